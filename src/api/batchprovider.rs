@@ -110,6 +110,67 @@ pub struct BatchProviderSpec {
     #[schemars(length(max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub notifications: Vec<Notification>,
+    /// The most that batches may cost in a period, at most 8 budgets; unset: any amount. A batch is sent when the most that it can
+    /// cost is left in each of them. It needs prices of its models, and requests that limit their output. Jobs that wait have the
+    /// reason `WaitingForBudget`. A budget that is lowered stops no batch that was sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub budgets: Vec<ProviderBudget>,
+}
+
+/// The most that batches of an account may cost in a period.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderBudget {
+    /// Day or Month, in UTC. A batch counts in the period in which it was sent.
+    pub period: BudgetPeriod,
+    /// The most that batches of one period may cost, in USD, such as "500.00".
+    #[serde(rename = "maxCostUSD")]
+    #[schemars(length(min = 1, max = 19), regex(pattern = AMOUNT_OF_USD))]
+    pub max_cost_usd: String,
+    /// Scope of the budget. True: each namespace has it for itself. False, the default: all namespaces share it.
+    #[serde(default)]
+    pub per_namespace: bool,
+}
+
+/// Pattern of an amount of USD.
+const AMOUNT_OF_USD: &str = r"^[0-9]{1,12}(\.[0-9]{1,6})?$";
+
+/// The period of a budget, in UTC.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BudgetPeriod {
+    /// From midnight to midnight.
+    Day,
+    /// From the first day of a month to that of the next.
+    Month,
+}
+
+/// The use of a budget in its current period.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatus {
+    /// Day or Month, in UTC.
+    pub period: BudgetPeriod,
+    /// First day of the period, such as 2026-11-30.
+    #[schemars(length(max = 10))]
+    pub start: String,
+    /// Namespace, of a budget for each namespace; unset: all namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// Cost of the batches that were sent in the period and ended, in USD.
+    #[serde(rename = "spentUSD")]
+    #[schemars(length(max = 32))]
+    pub spent_usd: String,
+    /// The most that batches in flight, or about to be sent, can cost, in USD.
+    #[serde(rename = "reservedUSD")]
+    #[schemars(length(max = 32))]
+    pub reserved_usd: String,
+    /// The budget, in USD.
+    #[serde(rename = "maxCostUSD")]
+    #[schemars(length(max = 32))]
+    pub max_cost_usd: String,
 }
 
 /// Treatment of a submission whose reply was lost and whose batch is not found.
@@ -170,6 +231,12 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
     pub priced_models: Option<i32>,
+    /// Use of `spec.budgets` in the current periods, as of the last look at the account, which is at most minutes ago. Of budgets
+    /// for each namespace, the namespaces that have the least left, at most 16 in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub budgets: Vec<BudgetStatus>,
 }
 
 /// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.

@@ -45,6 +45,9 @@ pub mod reasons {
     pub const WAITING_FOR_INPUT: &str = "WaitingForInput";
     pub const WAITING_FOR_QUOTA: &str = "WaitingForQuota";
     pub const WAITING_FOR_BUDGET: &str = "WaitingForBudget";
+    pub const BUDGET_TOO_SMALL: &str = "BudgetTooSmall";
+    pub const BUDGET_LEDGER_UNAVAILABLE: &str = "BudgetLedgerUnavailable";
+    pub const BUDGET_LEDGER_LOST: &str = "BudgetLedgerLost";
     pub const IN_PROGRESS: &str = "InProgress";
     pub const DRAINING: &str = "Draining";
     pub const CANCELLING: &str = "Cancelling";

@@ -37,7 +37,7 @@ use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use cron::Crons;
 use job::Jobs;
-use provider::Reports;
+use provider::{Ledgers, Reports};
 use runtime::cache::Cache;
 use runtime::clock_watch::ClockWatch;
 use runtime::event_queue::EventQueue;
@@ -61,6 +61,8 @@ pub(crate) struct Context {
     orphan_check: i64,
     /// The calls and the batches in flight of each account.
     accounts: Accounts,
+    /// The ledgers of providers' budgets.
+    ledgers: Ledgers,
     secrets: Secrets,
     /// The endpoints for webhooks of providers; None where they are not served.
     endpoints: Option<Arc<Endpoints>>,

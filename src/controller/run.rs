@@ -166,6 +166,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
             Arc::new(move || time.now()),
             Arc::new(move |waited| of_accounts.provider_request_queue(waited)),
         ),
+        ledgers: Default::default(),
         looks: Shares::new(LOOKS),
         reports,
         jobs,

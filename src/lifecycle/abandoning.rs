@@ -7,7 +7,7 @@ use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::step::Step;
 use super::task::Task;
-use super::{job_budget, submission, twins};
+use super::{job_budget, reservation, submission, twins};
 use crate::api::{Spending, StopPolicy};
 use crate::money::for_people;
 
@@ -35,8 +35,9 @@ pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step>
                 AttemptState::Submitted { batch_id, .. } => Some(batch_id.clone()),
                 _ => None,
             };
-            let step = submission::with_state(journal, attempt_key, AttemptState::Abandoned { batch_id });
-            Some(job_budget::may_have_cost(o, journal, (attempt_key, attempt), step))
+            let abandoned = submission::with_state(journal, attempt_key, AttemptState::Abandoned { batch_id });
+            let counted = || job_budget::may_have_cost(o, journal, (attempt_key, attempt), abandoned);
+            reservation::settle(o, attempt_key, attempt, None).ok().map(|step| step.unwrap_or_else(counted))
         }
     })
 }

@@ -7,7 +7,7 @@ use super::observed::Observed;
 use super::shard_list::Shards;
 use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
-use super::{adoption, completion, deleting, input_wait, job_budget, partial, settled};
+use super::{adoption, completion, deleting, input_wait, job_budget, partial, reservation, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, NEWEST_PROTOCOL_VERSION, Outcome, RequestCounts, Spending, WorkHashVersion};
 
@@ -26,6 +26,9 @@ pub fn decide(o: &Observed) -> Step {
     let mut step = rules(o);
     if matches!(step, Step::Wait { .. }) && partial::is_due(o) {
         return Step::Publish;
+    }
+    if let Some(release) = reservation::release_first(o, &step) {
+        return release;
     }
     if let Step::Swap(journal) | Step::WriteIntent { journal, .. } = &mut step {
         settled::forget_deleted_files(o, journal);

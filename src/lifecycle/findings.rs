@@ -4,8 +4,10 @@ use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
 use super::journal::Plan;
 use super::shard::Shard;
 use super::shard_list::Shards;
+use super::step::Blocked;
 use super::{ShortRead, UsageTotals};
 use crate::api::{BatchEnd, BatchUsage, ErrorSummary, Outcome, RequestCounts, Spending};
+use crate::money::Usd;
 
 /// Whether an account has a place for one more batch of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,6 +19,32 @@ pub enum Place {
     Soon,
     /// It has no place; the reason, for a person.
     Full(String),
+}
+
+/// The ledger's answer to a request to reserve the most that a batch can cost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReserveResult {
+    /// The attempt that is to be made.
+    pub attempt_key: AttemptKey,
+    /// Revision of the journal on which the request was judged, or of the one that this process made of it since.
+    pub rev: u64,
+    /// The amount.
+    pub amount: Usd,
+    /// Time at which the answer is over (Unix milliseconds): a batch counts in the period of its reservation.
+    pub until: i64,
+    /// Whether the amount is reserved, or the reason why it has to wait.
+    pub outcome: Result<(), BudgetWait>,
+}
+
+/// The wait for a budget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BudgetWait {
+    /// The budget that does not suffice, and when it is judged again.
+    pub message: String,
+    /// Set if it never suffices as it is.
+    pub blocked: Option<Blocked>,
+    /// The state of the ledger; another one may have room.
+    pub state: u64,
 }
 
 /// A pass over the input.

@@ -10,7 +10,7 @@ use super::refused::refuse;
 use super::step::Step;
 use super::submission::{Round, record, with_state, write_off};
 use super::task::Task;
-use super::{collecting, job_budget, resolve, twins};
+use super::{collecting, job_budget, reservation, resolve, twins};
 use crate::api::conditions::reasons;
 use crate::api::{BatchUsage, DeletionPolicy, ProviderFilePolicy, RequestCounts};
 use crate::money::{Cost, Prices};
@@ -76,6 +76,13 @@ pub(super) fn follow(
             {
                 return Some(Step::PollTwin { attempt_key, batch_id: twin.clone() });
             }
+            let cost = cost(o, journal, attempt_key, attempt, &c.usage);
+            let requests = journal.requests_of(attempt_key);
+            let billed_again = twins::billed_again(o, attempt, batch_id, requests);
+            let billed = reservation::billed(cost.as_deref(), &c.usage, billed_again, requests);
+            if let Some(step) = reservation::settle(o, attempt_key, attempt, billed).transpose() {
+                return step.ok();
+            }
             let settled = AttemptState::Settled {
                 batch_id: batch_id.into(),
                 ended: state.word().into(),
@@ -83,11 +90,10 @@ pub(super) fn follow(
                 counts: c.counts,
                 retryable: c.retryable,
                 usage: Box::new(c.usage),
-                cost: cost(o, journal, attempt_key, attempt, &c.usage),
+                cost,
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
-            let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(attempt_key));
             let was_priced = attempt.prices.is_some();
             let model = journal.shards.get(attempt_key.shard).map(|shard| &shard.model);
             let unreported = job_budget::unreported(o, journal, (attempt_key, attempt), c, billed_again);
@@ -221,8 +227,12 @@ fn given_up(
         "resend" => write_off(journal, attempt_key, format!("a person said that batch {batch_id} does not exist")),
         _ => return None,
     };
+    if let Some(delete) = without_file(o, attempt_key, attempt, true) {
+        return Some(delete);
+    }
     let counted = || job_budget::may_have_cost(o, journal, (attempt_key, attempt), step);
-    Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(counted))
+    // It may have been billed: what a person says of it is no proof.
+    reservation::settle(o, attempt_key, attempt, None).ok().map(|settle| settle.unwrap_or_else(counted))
 }
 
 /// Records that the batch was rejected as a whole. Its input file is deleted first, unless `spec.providerFilePolicy` retains

@@ -32,6 +32,9 @@ impl Step {
             | Step::Plan { .. }
             | Step::ProveStore
             | Step::WaitForPlace
+            | Step::Reserve { .. }
+            | Step::SettleCost { .. }
+            | Step::Release
             | Step::Upload(_)
             | Step::Search(_)
             | Step::CheckFile(_)

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::{AttemptKey, AttemptState};
 use super::findings::{
-    CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult, Search,
+    CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult,
+    ReserveResult, Search,
 };
 use super::input_wait::InputLook;
 use super::journal::{Journal, Owner};
@@ -48,6 +49,12 @@ pub struct Memory {
     pub halved: Option<HalveResult>,
     /// Whether the account has a place for one more batch.
     pub place: Place,
+    /// The last answer of the ledger of the provider's budgets to a request to reserve.
+    pub reserved: Option<ReserveResult>,
+    /// Intents whose cost is in that ledger.
+    pub accounted: BTreeSet<String>,
+    /// The revision of the journal by which the work's reservations were released.
+    pub released: Option<u64>,
     /// The intent whose permit this process holds.
     pub permit: Option<String>,
     /// Results of POSTs, by intent.
@@ -163,9 +170,10 @@ impl Memory {
     }
 
     /// Forgets the findings about shards that were sealed when `next` was `written` over `old`, so that memory does not grow
-    /// with the job. A pass whose plan the journal has is forgotten as well.
+    /// with the job. A pass whose plan the journal has is forgotten as well, and a reservation is taken over to `next`.
     pub fn forget_sealed(&mut self, old: &Journal, next: &Journal, written: &Journal) {
         self.pass.take_if(|_| written.plan.is_some());
+        self.keep_reservation(old, next);
         let is_sealed = |index: usize| index < written.shards.next_planned() && written.shards.get(index).is_none();
         for (index, shard) in next.shards.entries().filter(|(index, _)| is_sealed(*index)) {
             // The names of the shard's files may be gone from `next` already.
@@ -180,6 +188,7 @@ impl Memory {
         self.posted.remove(&attempt.intent_id);
         self.searches.remove(&attempt.intent_id);
         self.failed_searches.remove(&attempt.intent_id);
+        self.accounted.remove(&attempt.intent_id);
         self.unsettled.remove(&attempt.intent_id);
         self.files.remove(attempt.payload.name());
         self.revoked.remove(attempt.payload.name());

@@ -40,6 +40,7 @@ mod provider_files;
 mod questions;
 mod referenced_job;
 mod refused;
+mod reservation;
 mod resolve;
 mod sealing;
 mod settled;

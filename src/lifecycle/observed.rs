@@ -161,6 +161,8 @@ pub struct ProviderView {
     pub prices: Arc<PriceList>,
     /// Experience with its models, for estimates.
     pub models: Arc<[ModelStatus]>,
+    /// Whether `spec.budgets` has any.
+    pub has_budgets: bool,
 }
 
 impl Observed<'_> {

@@ -10,6 +10,7 @@ use super::observed::Observed;
 use super::provider_files::without_file;
 use super::questions::{hold_id, said};
 use super::refused::refuse;
+use super::reservation;
 use super::step::Step;
 use super::submission::{Round, record, with_state, write_off};
 use super::submit::is_posting;
@@ -326,12 +327,15 @@ fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &
         Some(batch) if batch.len() > ID_LIMIT => None,
         Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {
-            let message = "a person said that no batch exists".into();
+            if let Some(delete) = without_file(o, attempt_key, attempt, true) {
+                return Some(delete);
+            }
             let revoked = || {
-                let step = write_off(journal, attempt_key, message);
+                let step = write_off(journal, attempt_key, "a person said that no batch exists".into());
                 job_budget::may_have_cost(o, journal, (attempt_key, attempt), step)
             };
-            Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(revoked))
+            let settled = reservation::settle(o, attempt_key, attempt, None).ok();
+            settled.map(|settle| settle.unwrap_or_else(revoked))
         }
         None => None,
     }

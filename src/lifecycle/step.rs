@@ -5,6 +5,7 @@ use super::findings::ManifestView;
 use super::journal::{Journal, Owner};
 use super::task::Task;
 use crate::api::{Hold, Lock, Outcome, WorkHashVersion};
+use crate::money::Usd;
 
 /// One step of a job, with at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,22 @@ pub enum Step {
     Upload(AttemptKey),
     /// Wait for the account to have a place for one more batch.
     WaitForPlace,
+    /// Reserve the most that the batch of this attempt can cost in the ledger of the provider's budgets.
+    Reserve {
+        /// The attempt.
+        attempt_key: AttemptKey,
+        /// The amount.
+        amount: Usd,
+    },
+    /// Write the cost of the attempt's batch to that ledger, in the place of what was reserved.
+    SettleCost {
+        /// The attempt.
+        attempt_key: AttemptKey,
+        /// The cost; None for all that was reserved.
+        cost: Option<Usd>,
+    },
+    /// End the work's reservations in that ledger, without cost.
+    Release,
     /// Send the POST whose permit this process holds.
     Post(AttemptKey),
     /// Search the provider's list for the intent's batches.
@@ -200,6 +217,9 @@ impl Step {
             Step::ProveStore => "ProveStore",
             Step::Upload(_) => "Upload",
             Step::WaitForPlace => "WaitForPlace",
+            Step::Reserve { .. } => "Reserve",
+            Step::SettleCost { .. } => "SettleCost",
+            Step::Release => "Release",
             Step::Post(_) => "Post",
             Step::Search(_) => "Search",
             Step::CheckFile(_) => "CheckFile",
@@ -224,7 +244,7 @@ impl Step {
         }
     }
 
-    /// Returns the task of a step that calls the provider, which runs beside further steps. Its failures delay steps about the
+    /// Returns the task of a step that calls the provider, or writes to the ledger of its budgets, which runs beside further steps. Its failures delay steps about the
     /// same batch only.
     pub fn call(&self) -> Option<Task> {
         match self {
@@ -234,6 +254,9 @@ impl Step {
             | Step::Revoke(attempt_key)
             | Step::Poll(attempt_key) => Some(Task::Call(*attempt_key)),
             Step::WaitForPlace => Some(Task::Place),
+            Step::Reserve { .. } => Some(Task::Reserve),
+            Step::SettleCost { attempt_key, .. } => Some(Task::SettleCost(*attempt_key)),
+            Step::Release => Some(Task::Release),
             Step::Post(attempt_key) => Some(Task::Post(*attempt_key)),
             Step::DeleteFiles { attempt_key, .. } => Some(attempt_key.map_or(Task::DeleteFiles, Task::Call)),
             Step::CancelUnjournaled { .. } => Some(Task::CancelUnjournaled),

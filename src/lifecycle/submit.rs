@@ -6,6 +6,7 @@ use super::follow::prices_now;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
+use super::reservation;
 use super::shard::Shard;
 use super::step::Step;
 use super::submission::{Round, attempts};
@@ -60,7 +61,12 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
                 continue;
             }
             if o.memory.place == Place::Free {
-                return Some(intent(o, journal, attempt_key));
+                match reservation::turn(o, journal, attempt_key, round) {
+                    reservation::Turn::Now => return Some(intent(o, journal, attempt_key)),
+                    reservation::Turn::After(step) => return Some(*step),
+                    // Later shards do not overtake it.
+                    reservation::Turn::Later => return None,
+                }
             }
             if let Place::Full(why) = &o.memory.place {
                 round.say(reasons::WAITING_FOR_QUOTA, why.clone());

@@ -24,6 +24,12 @@ pub enum Task {
     Write,
     /// Waiting for a place at the account.
     Place,
+    /// Reserving the most that a batch can cost in the ledger of the provider's budgets.
+    Reserve,
+    /// Writing the cost of an attempt's batch to that ledger.
+    SettleCost(AttemptKey),
+    /// Ending the reservations of the work in that ledger.
+    Release,
     /// Creating the batch of an attempt. While it runs, the permit is in use by this process alone.
     Post(AttemptKey),
     /// Finding out the fate of an attempt, and following its batch.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, PartRef, Payload, Rejection};
-use super::findings::{CollectResult, ManifestView, Pass, Place, PlanResult, PollResult, PolledState, PostResult};
+use super::findings::{
+    CollectResult, ManifestView, Pass, Place, PlanResult, PollResult, PolledState, PostResult, ReserveResult,
+};
 use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, ReuseSet, Takeover};
 use super::memory::Memory;
 use super::shard::Shard;
@@ -154,6 +156,9 @@ impl Memory {
             place,
             resolvable: _,
             last_step_failed: _,
+            released: _,
+            reserved,
+            accounted,
             fingerprint,
             ..
         } = self;
@@ -203,6 +208,10 @@ impl Memory {
             Place::Free | Place::Soon => 0,
             Place::Full(why) => text(why),
         };
+        let of_reserved = |known: &ReserveResult| match &known.outcome {
+            Ok(()) => 0,
+            Err(wait) => text(&wait.message) + wait.blocked.as_ref().map_or(0, |blocked| text(&blocked.message)),
+        };
         let of_pass = |Pass { spec_hash, result }: &Pass| match result {
             Ok(PlanResult { staged, plan, shards }) => {
                 texts([spec_hash, &plan.work_hash, &plan.input.version])
@@ -222,6 +231,8 @@ impl Memory {
             + owner_alive.as_ref().map_or(0, of_owner)
             + store_proved.as_ref().map_or(0, |proved| texts(proved.as_ref().err()))
             + of_place
+            + reserved.as_ref().map_or(0, of_reserved)
+            + texts(accounted)
             + [input_look, reuse_look]
                 .into_iter()
                 .flatten()
@@ -326,6 +337,7 @@ mod tests {
 
     use super::*;
     use crate::api::{ModelUsage, UsageStatus};
+    use crate::lifecycle::BudgetWait;
 
     /// A head with everything that a journal can hold, with texts of `bytes` bytes.
     fn head(bytes: usize) -> Value {
@@ -419,6 +431,14 @@ mod tests {
             looks: [(long.clone(), PollResult { at: 1, seen: PolledState::Running { state: long.clone(), done: 0 } })]
                 .into(),
             hints: [(long.clone(), 1)].into(),
+            reserved: Some(ReserveResult {
+                attempt_key: key().0,
+                rev: 1,
+                amount: crate::money::Usd::ZERO,
+                until: 1,
+                outcome: Err(BudgetWait { message: long.clone(), blocked: None, state: 1 }),
+            }),
+            accounted: [long.clone()].into(),
             cancelled: [long.clone()].into(),
             not_stopped: [long.clone()].into(),
             collected: [(long.clone(), collected)].into(),

@@ -1,7 +1,8 @@
-//! Money: prices of tokens, and amounts of USD. Pure, without clock, I/O or async.
+//! Money: prices of tokens, amounts of USD, and budgets. Pure, without clock, I/O or async.
 
 mod estimate;
 pub mod for_people;
+mod ledger;
 mod models;
 mod price_list;
 mod prices;
@@ -9,6 +10,7 @@ mod table;
 mod usd;
 
 pub use estimate::TokenEstimate;
+pub use ledger::{Budget, BudgetUse, Ledger, Reservation, Settlement, Sums, Unreserved, day_of, period_end, shard_key};
 pub use price_list::{PriceList, Priced, TokenLimits};
 pub use prices::{Cost, LongContextPrices, Prices, Rates};
 pub use table::PriceTable;

@@ -26,6 +26,7 @@ mod progress;
 mod providers;
 mod questions;
 mod refusals;
+mod reservations;
 mod reuse;
 mod searches;
 mod spending;
@@ -42,10 +43,11 @@ use batchjob_operator::api::{
     UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptKey, AttemptState, Blocked, CleanUpFailure, CleanUpResult, CollectResult, Commit, Failure,
-    HalveResult, JobView, Journal, ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan,
-    PlanResult, PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, Search, Shard,
-    Shards, ShortRead, Step, Task, Timing, Waiting, decide, error_summary, may_be_submitted, project,
+    Answers, Attempt, AttemptKey, AttemptState, Blocked, BudgetWait, CleanUpFailure, CleanUpResult, CollectResult,
+    Commit, Failure, HalveResult, JobView, Journal, ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload,
+    Place, Plan, PlanResult, PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection,
+    ReserveResult, Search, Shard, Shards, ShortRead, Step, Task, Timing, Waiting, decide, error_summary,
+    may_be_submitted, project,
 };
 use beginnings::provider;
 

@@ -149,6 +149,9 @@ impl Protocol {
         if !w.apply(&write, self.mutant) {
             return;
         }
+        if let Some(judged) = &write.judged {
+            w.learn(replica, |m| m.keep_reservation(judged, &write.next));
+        }
         if let (Some(Mutant::StagesAfter), Some(judged)) = (self.mutant, &write.judged)
             && let Some(shard) = write.next.shards.get(judged.shards.len()).filter(|s| s.round > 0)
         {

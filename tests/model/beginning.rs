@@ -23,6 +23,8 @@ impl Protocol {
             deleted_files: BTreeSet::new(),
             new_source: false,
             left: self.budget,
+            ledger: Ledger::default(),
+            counted: BTreeMap::new(),
             history: History::default(),
         };
         if self.start != Start::New {
@@ -79,6 +81,7 @@ impl Protocol {
         if self.start == Start::Submitted && self.budget.lost_journals > 0 {
             w.edit_object(0, 0, |o| (o.batches, o.remembered) = remembered(&journal));
         }
+        self.reserve_for(w, &journal);
         w.journal = Some(Shared::new(journal));
     }
 }

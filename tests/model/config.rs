@@ -232,6 +232,14 @@ pub(super) enum Mutant {
     RepeatsAnyPost,
     /// What a POST that is sent again is told is taken for the word on the first one.
     BelievesRepeat,
+    /// A batch is sent for which nothing is reserved.
+    ReservesNothing,
+    /// A cost is added to the ledger although the batch has no reservation any more.
+    CountsAgain,
+    /// The reservation of a batch is released once the batch is recorded.
+    ReleasesLive,
+    /// A batch is settled in the journal first, and then in the ledger.
+    CountsLate,
     /// A provider that shows nothing of its batches is taken for one whose list shows none.
     NothingIsAList,
     /// Names that a provider gives to several batches are taken for unique.
@@ -341,6 +349,8 @@ pub(super) struct Protocol {
     pub seals: bool,
     /// Whether a POST, a search and the deletion of its file run beside further decisions of their replica.
     pub beside: bool,
+    /// Whether the provider has budgets.
+    pub budgets: bool,
     pub mutant: Option<Mutant>,
 }
 
@@ -371,6 +381,7 @@ impl Protocol {
             revisions: 14,
             seals: false,
             beside: false,
+            budgets: false,
             mutant: None,
         }
     }
@@ -455,6 +466,7 @@ impl std::fmt::Debug for Protocol {
             ),
             part("sealing", self.seals.then(String::new)),
             part("calls beside decisions", self.beside.then(String::new)),
+            part("within budgets", self.budgets.then(String::new)),
             part("without", self.mutant.map(|m| format!("{m:?}"))),
         ];
         write!(f, "{:?} to {:?}; {}{:?}", self.start, self.until, more.concat(), self.budget)

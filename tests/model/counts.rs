@@ -85,8 +85,9 @@ fn explorations(scenarios: impl IntoIterator<Item = (&'static str, fn())>) -> BT
 /// A row that no scenario explores is a claim; `STATES=write` deletes it.
 #[test]
 fn each_row_of_the_page_is_explored_by_a_scenario() {
-    let explored =
-        explorations([SUBMITTING, CAPABILITIES, ENDING, PAYING, OLD_LOOKS, MUTANTS].concat().iter().copied());
+    let explored = explorations(
+        [SUBMITTING, CAPABILITIES, ENDING, PAYING, OLD_LOOKS, RESERVATIONS, MUTANTS].concat().iter().copied(),
+    );
     let _written = EXPLORED.lock().unwrap();
     let (kept, stale): (Rows, Rows) = rows().into_iter().partition(|(key, _)| explored.contains(key));
     assert!(kept.len() > 100, "{} rows", kept.len());

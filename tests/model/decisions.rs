@@ -54,9 +54,14 @@ impl Protocol {
             Some(Mutant::NamesAreUnique) => Capabilities { revocation: Revocation::NotNeeded, ..can },
             _ => can,
         };
-        let is_usual = capabilities == Capabilities::default() && self.budgeted.is_none();
-        let prices = self.budgeted.map(|_| money::prices()).unwrap_or_default();
-        (!is_usual).then(|| ProviderView { capabilities, prices, ..beginnings::provider() })
+        let is_usual = capabilities == Capabilities::default() && self.budgeted.is_none() && !self.budgets;
+        let prices = match (self.budgeted, self.budgets) {
+            (Some(_), _) => money::prices(),
+            (None, true) => priced(),
+            (None, false) => Default::default(),
+        };
+        let has_budgets = self.budgets;
+        (!is_usual).then(|| ProviderView { capabilities, prices, has_budgets, ..beginnings::provider() })
     }
 
     pub(super) fn decide(&self, w: &World, memory: &Memory, job: &JobView, now: i64) -> Step {
@@ -93,6 +98,15 @@ impl Protocol {
             }
             Some(Mutant::IgnoresInFlight) => observed(job, w.journal.as_ref().map(money::free_in_flight).as_ref()),
             Some(Mutant::IgnoresGivenUp) => observed(job, w.journal.as_ref().map(money::all_reported).as_ref()),
+            Some(Mutant::ReservesNothing | Mutant::CountsLate) => match observed(job, w.journal.as_deref()) {
+                Step::Reserve { .. } if self.mutant == Some(Mutant::ReservesNothing) => {
+                    observed(&without_budgets(job), w.journal.as_deref())
+                }
+                Step::SettleCost { .. } if self.mutant == Some(Mutant::CountsLate) => {
+                    observed(&without_budgets(job), w.journal.as_deref())
+                }
+                step => step,
+            },
             Some(Mutant::BelievesRepeat) => observed(job, w.journal.as_ref().map(without_repeats).as_ref()),
             Some(Mutant::SendsAbandoned) => observed(job, w.journal.as_ref().map(with_abandoned_as_revoked).as_ref()),
             Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {

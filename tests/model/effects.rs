@@ -118,6 +118,7 @@ impl Protocol {
         step: Step,
     ) -> Option<()> {
         let step = self.sealed(w, step);
+        self.break_ledger(w, &step);
         let judged = w.journal.clone();
         let budgeted = job.budget.map(|budget| budget.most);
         let write = |judged, next, intent| Write { judged, next: Shared::new(next), intent, budgeted };
@@ -173,6 +174,10 @@ impl Protocol {
             Step::CleanUp => Doing::Tidying(w.work(), job.clone()),
             Step::Cancel { batch_id, .. } | Step::CancelUnjournaled { batch_id } => {
                 cancel(w, memory, job, batch_id);
+                Doing::Nothing
+            }
+            Step::Reserve { .. } | Step::SettleCost { .. } | Step::Release => {
+                self.write_ledger(w, replica, memory, job, &step)?;
                 Doing::Nothing
             }
             Step::DeleteFiles { files, .. } => {
@@ -263,7 +268,7 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, prior_counts: RequestCo
         round,
         prior_counts,
         model: String::new(),
-        hints: money::hints(lines),
+        hints: TokenHints { text_bytes: 2, ..money::hints(lines) },
         ..beginnings::shard()
     }
 }

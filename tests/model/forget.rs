@@ -63,6 +63,10 @@ impl World {
             memory.deleted.clear();
         }
         let owner = self.journal.as_ref().map(|j| &j.owner);
+        let is_of_a_journal = |rev: u64| self.journals().any(|j| j.rev == rev);
+        memory.reserved = memory.reserved.take().filter(|reserved| is_of_a_journal(reserved.rev));
+        memory.released = memory.released.take().filter(|rev| is_of_a_journal(*rev));
+        memory.accounted.retain(is_live);
         memory.owner_alive = memory.owner_alive.take().filter(|(of, _)| Some(of) == owner);
         let (credential, since) = (std::mem::take(&mut memory.fingerprint), std::mem::take(&mut memory.clock_since));
         if memory != Memory::default() {

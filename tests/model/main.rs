@@ -25,6 +25,9 @@
 //! for which production makes a fresh look ([`Step::freshness`]) are decided on one here, and all others on the old one. In
 //! `old_looks` the fresh look is taken from each kind of step that has one.
 //!
+//! A provider with budgets has a ledger (`reservations`), each write of which is one effect: it is conditional, so that a slow writer
+//! judges again.
+//!
 //! Calls at the provider run beside decisions: that is explored where a scenario says so (`Protocol::beside`), with what a search
 //! or a deletion found known at any later time, or never; elsewhere a call is over before its replica decides again.
 //!
@@ -84,6 +87,7 @@ mod money;
 mod mutants;
 mod old_looks;
 mod properties;
+mod reservations;
 mod rest;
 mod results;
 mod scenarios;
@@ -95,15 +99,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{
     BatchEnd, CanaryApproval, Capabilities, DeletionPolicy, Hold, InputStatus, Lock, Outcome, PayloadKind, Recovery,
-    RequestCounts, Revocation, StopPolicy,
+    RequestCounts, Revocation, StopPolicy, TokenHints,
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptKey, AttemptState, CleanUpResult, CollectResult, Commit, Freshness, HalveResult, JobView,
     Journal, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult, PlannedCanary,
-    PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, Search, Shard,
-    ShortRead, Step, Task, Timing, Unanswered, decide,
+    PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, ReserveResult,
+    Search, Shard, ShortRead, Step, Task, Timing, Unanswered, decide,
 };
-use batchjob_operator::money::Usd;
+use batchjob_operator::money::{Ledger, PriceList, Prices, Rates, Reservation, Usd, day_of, shard_key};
 use stateright::{Model, Property};
 
 use actions::{Action, readers};
@@ -120,9 +124,10 @@ use money::PAYING;
 use mutants::MUTANTS;
 use old_looks::OLD_LOOKS;
 use properties::{
-    APPROVED, ASKS_ONCE, FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH,
-    NO_LOST_LINE, NOTHING_AFTER, PAID, STOPPED, SUMS_UP, WANTED, WITHIN_BUDGET,
+    APPROVED, ASKS_ONCE, COUNTED, FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY,
+    NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, PAID, STOPPED, SUMS_UP, WANTED, WITHIN_BUDGET,
 };
+use reservations::{RESERVATIONS, priced, without_budgets};
 use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
 use scenarios::SUBMITTING;
 use shared::Shared;

@@ -18,6 +18,8 @@ pub(super) const PAID: &str = "results of a job that was told to stop hold every
 pub(super) const WITHIN_BUDGET: &str = "asks for no batch that the budget has no room for";
 pub(super) const APPROVED: &str = "sends nothing behind a canary before the journal says that it is approved";
 pub(super) const ASKS_ONCE: &str = "asks for one approval of a canary";
+pub(super) const COUNTED: &str =
+    "each batch that may be billed is reserved for or counted in the ledger, and counted once";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -119,6 +121,7 @@ fn safety() -> Vec<Property<Protocol>> {
         }),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
         Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
+        Property::<Protocol>::always(COUNTED, |m, w| m.is_accounted(w)),
         Property::<Protocol>::always("every write is one step forward", |_, w| {
             w.replicas.iter().all(|r| !matches!(&r.doing, Doing::Writing(write) if !is_lawful(write)))
         }),

@@ -18,6 +18,10 @@ pub(super) struct World {
     pub deleted_files: BTreeSet<String>,
     pub new_source: bool,
     pub left: Budget,
+    /// The ledger of the provider's budgets.
+    pub ledger: Ledger,
+    /// Intents whose cost is in the ledger, and how often.
+    pub counted: BTreeMap<String, u8>,
     pub history: History,
 }
 

@@ -65,6 +65,7 @@ pub fn provider() -> ProviderView {
         capabilities: Default::default(),
         prices: Default::default(),
         models: Default::default(),
+        has_budgets: false,
     }
 }
 

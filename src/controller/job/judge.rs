@@ -8,7 +8,7 @@ use super::observe::Snapshot;
 use crate::account::{QuotaFull, Submission};
 use crate::api::text::clock_time;
 use crate::controller::Context;
-use crate::lifecycle::{Blocked, Memory, Owner, Place, Shard, Step, Task, decide, next_visit};
+use crate::lifecycle::{Blocked, Memory, Owner, Place, ReserveResult, Shard, Step, Task, decide, next_visit};
 
 /// A decision, and the memory that it was made with.
 pub(super) struct Decision {
@@ -35,6 +35,12 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
     let is_needed = |what: &Option<Task>| *what != Some(Task::Publish);
     let lasting = job_state.lasting(is_needed).filter(|_| !snapshot.view.finished);
     account_for(ctx, job_state, snapshot);
+    if let Some(clients) = &snapshot.clients {
+        // Budgets may have more room than when the job was refused.
+        let state = || ctx.ledgers.state(&clients.account.key("").provider);
+        let is_over = |known: &ReserveResult| known.outcome.as_ref().is_err_and(|wait| wait.state != state());
+        job_state.remember(|m| _ = m.reserved.take_if(|known| is_over(known)));
+    }
     let mut memory = Memory {
         place: place(snapshot),
         error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),

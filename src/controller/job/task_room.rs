@@ -90,6 +90,9 @@ impl TaskRooms {
             | Task::Publish
             | Task::Write => (&self.transfers, "transfers"),
             Task::Place
+            | Task::Reserve
+            | Task::SettleCost(_)
+            | Task::Release
             | Task::Post(_)
             | Task::Call(_)
             | Task::Cancel(_)

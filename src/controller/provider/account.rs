@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::ledger::{ProviderLedger, budgets_of};
 use super::prices::{self, SharedList};
 use super::watch::is_partial;
 use super::{AccountChange, Provider, ProviderKey, ReadFrom};
@@ -29,6 +30,7 @@ use crate::controller::runtime::missing::{Absent, Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
 use crate::lifecycle::{ProviderView, Subscription};
+use crate::money::Budget;
 use crate::provider::{ApiError, Dialect, ErrorKind, OpenAi};
 use crate::transport::Transport;
 
@@ -50,6 +52,8 @@ pub(crate) struct Account {
     unknown_submission_policy: UnknownSubmissionPolicy,
     /// The webhooks that are told of its jobs.
     pub subscriptions: Vec<Subscription>,
+    /// Its budgets.
+    pub budgets: Vec<Budget>,
     pub key: Option<SecretString>,
     transport: Transport,
     prices: Arc<SharedList>,
@@ -101,6 +105,7 @@ impl Account {
             capabilities: self.dialect().capabilities,
             prices: self.prices.list.clone(),
             models: Arc::default(),
+            has_budgets: !self.budgets.is_empty(),
         }
     }
 
@@ -123,6 +128,11 @@ impl Account {
     pub fn key(&self, fingerprint: &str) -> AccountKey {
         let (provider, namespace) = (self.seen().metadata.uid.unwrap_or_default(), self.object.namespace.clone());
         AccountKey { provider, namespace: namespace.unwrap_or_default(), fingerprint: fingerprint.into() }
+    }
+
+    /// Returns the ledger of its budgets.
+    pub fn ledger(&self, ctx: &Context) -> Arc<ProviderLedger> {
+        ctx.ledgers.of(&self.seen().metadata.uid.unwrap_or_default(), &self.object)
     }
 
     /// Returns the limits that apply to its batches.
@@ -150,6 +160,7 @@ impl Account {
         size_of::<Account>()
             + finalizers
             + told.sum::<usize>()
+            + self.budgets.len() * size_of::<Budget>()
             + 2 * (key + self.base_url.len() + self.name.len() + self.object.name.len())
     }
 
@@ -216,6 +227,7 @@ pub(crate) async fn account(
         ctx.reports.ask(&of, AccountChange::Prices, ctx.clock.now());
     }
     let base_url = spec.base_url().into();
+    let budgets = budgets_of(&spec);
     let subscriptions = spec.notifications.iter().map(Subscription::from).collect();
     let BatchProviderSpec { type_, limits, unknown_submission_policy, .. } = spec;
     let seen = Mutex::new(object.into());
@@ -227,6 +239,7 @@ pub(crate) async fn account(
         limits,
         unknown_submission_policy,
         subscriptions,
+        budgets,
         key,
         transport,
         prices,

@@ -4,6 +4,7 @@
 pub(super) mod account;
 mod experience;
 mod in_use;
+pub(super) mod ledger;
 mod look;
 mod prices;
 mod probes;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use experience::Experience;
+pub(crate) use ledger::Ledgers;
 pub(crate) use prices::PriceLists;
 pub(crate) use probes::Probes;
 pub(crate) use read_from::ReadFrom;

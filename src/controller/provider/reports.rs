@@ -49,6 +49,8 @@ pub(crate) enum AccountChange {
     Recovery,
     /// Its table of prices is another one.
     Prices,
+    /// Its ledger of budgets changed.
+    Spending,
 }
 
 /// The requests for looks at provider objects.

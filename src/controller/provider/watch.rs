@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::account::is_kept;
+use super::ledger::budgets_of;
 use super::reports::Reports;
 use super::{Provider, ProviderKey, ProviderStores, in_use, look};
 use crate::api::conditions::{self, READY};
@@ -168,9 +169,27 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     if !provider.is_ours(ctx).await? {
         return Ok(Action::requeue(NOT_OURS));
     }
+    let budgets = budgets_of(provider.account());
+    let ledger = ctx.ledgers.of_provider(&provider, &budgets);
+    if let Some(ledger) = &ledger {
+        // At once: jobs may wait for a budget that was raised, and the account may take minutes to answer.
+        ledger.has_budgets(ctx, budgets.clone());
+    }
     let (mut status, pause) = look::look(ctx, &provider, &old).await?;
     let uid = provider.uid().unwrap_or_default();
     status.models = ctx.experience.with(&uid, &old.models);
+    if let Some(ledger) = ledger.filter(|_| !budgets.is_empty()) {
+        status.budgets = ledger.look_after(ctx, &budgets).await.unwrap_or_else(|error| {
+            let (namespace, name) = (provider.namespace(), provider.name_any());
+            warn!(
+                namespace,
+                name,
+                why = error.chain(),
+                "the ledger of budgets could not be looked after; it is tried again"
+            );
+            old.budgets.clone()
+        });
+    }
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     if !write(ctx, &api, &provider, &old, status).await? {
         ctx.price_lists.was_not_reported(&uid).await;

@@ -96,7 +96,7 @@ fn stage_message(stage: &str) -> &'static str {
         reasons::SUSPENDED => "the requests are checked; set `spec.suspend` to false to submit them",
         reasons::SUBMITTING => "submitting batches to the provider",
         reasons::WAITING_FOR_QUOTA => "the provider has no room for another batch now; it is tried again",
-        reasons::WAITING_FOR_BUDGET => "`spec.budget` has no room for another batch now",
+        reasons::WAITING_FOR_BUDGET => "the budget has no room for another batch now",
         reasons::IN_PROGRESS => "the provider is working",
         reasons::DRAINING => {
             "`spec.stopPolicy` is Drain: no further batch is submitted, and batches in flight are awaited"

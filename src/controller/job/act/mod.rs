@@ -105,6 +105,9 @@ impl Act<'_> {
             Step::Write => self.start_write()?,
             Step::WriteSuccess => self.mark().await?,
             Step::WaitForPlace
+            | Step::Reserve { .. }
+            | Step::SettleCost { .. }
+            | Step::Release
             | Step::Post(_)
             | Step::Search(_)
             | Step::CheckFile(_)

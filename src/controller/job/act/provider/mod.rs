@@ -1,6 +1,7 @@
 //! Steps that call the provider. Each runs beside the reconcile loop, when it is its turn at the account, and stores its
 //! findings in the job's memory.
 
+mod budget;
 mod call;
 mod cancel;
 mod delete_files;
@@ -23,6 +24,7 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
 
+use budget::Judged;
 use call::{Call, ExpectedOwner};
 use delete_files::batches_of_files;
 
@@ -95,6 +97,18 @@ impl Act<'_> {
                 call.clients.quota.place(&call.uid, &call.expected.owner.namespace).await;
                 Ok(memory_edit(|_| {}))
             })),
+            Step::Reserve { attempt_key, amount } => {
+                let judged = self.judged_by()?;
+                start(Box::pin(async move { call.reserve(judged, attempt_key, amount).await }));
+            }
+            Step::SettleCost { attempt_key, cost } => {
+                let (judged, intent_id) = (self.judged_by()?, self.attempt(attempt_key)?.intent_id.clone());
+                start(Box::pin(async move { call.settle_cost(judged, (attempt_key, intent_id), cost).await }));
+            }
+            Step::Release => {
+                let judged = self.judged_by()?;
+                start(Box::pin(async move { call.release(judged).await }));
+            }
             Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
             Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),
             Step::CancelUnjournaled { batch_id } => {
@@ -114,6 +128,11 @@ impl Act<'_> {
     fn attempt(&self, attempt_key: AttemptKey) -> Result<&Attempt, StepError> {
         let attempt = self.journal()?.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
         attempt.ok_or_else(|| StepError::passing(reasons::PENDING, format!("batch {attempt_key} has no attempt")))
+    }
+
+    fn judged_by(&self) -> Result<Judged, StepError> {
+        let journal = self.journal()?;
+        Ok(Judged { work_id: journal.work_id.clone(), rev: journal.rev })
     }
 
     fn ask(&self, attempt_key: AttemptKey) -> Result<SubmitRequest, StepError> {

@@ -1,0 +1,356 @@
+//! The ledger of a provider object's budgets: amounts that are reserved for batches, and sums that were spent.
+//!
+//! Each reservation has the key of a work's shard. It is made before the intent of a batch, and settled or released by whoever
+//! finds out what became of the batch. Each change is judged on a revision of the work's journal, and leaves reservations alone that
+//! were judged on a later one: so a process that was slow neither settles nor releases the reservation of a later batch. Nor does it
+//! reserve again for a batch that was settled, which would then be settled twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::Usd;
+use crate::api::BudgetPeriod;
+
+/// Days and months, each, of which a namespace's sums are kept: the current one, and those that clocks which are apart or were set
+/// may need.
+const KEPT: usize = 3;
+/// Bytes of the largest ledger that takes a further reservation. A ConfigMap has room for 1 MiB.
+const ROOM: usize = 900 << 10;
+/// Bytes of a reservation beside its names, and of the sums of a namespace, as JSON, at most.
+const RESERVATION_BYTES: usize = 192;
+const SUMS_BYTES: usize = 400;
+/// Most works whose last settlement is remembered, and their bytes as JSON, each, at most.
+const SETTLED_WORKS: usize = 1_000;
+const SETTLED_BYTES: usize = 96;
+
+/// A budget of a provider object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// The period that it is for, in UTC.
+    pub period: BudgetPeriod,
+    /// The most that batches of a period may cost.
+    pub max_cost: Usd,
+    /// Whether it is for each namespace by itself.
+    pub per_namespace: bool,
+}
+
+/// Reservations and sums of one provider object, as stored (JSON).
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Reservations by [`shard_key`].
+    #[serde(default)]
+    pub open: BTreeMap<String, Reservation>,
+    /// Sums by namespace. Under the empty name: sums of namespaces that are not known any more.
+    #[serde(default)]
+    pub spent: BTreeMap<String, Sums>,
+    /// The last settlements of works, by the work's id, for a day.
+    #[serde(default)]
+    pub settled: BTreeMap<String, Settlement>,
+}
+
+/// The last settlement of a work.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settlement {
+    /// The highest revision of the journal that a settlement was judged on. The journal has a later one before its next intent.
+    pub rev: u64,
+    /// The day of the settlement, in UTC.
+    pub day: Date,
+}
+
+/// An amount that is reserved for a batch.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    /// Namespace of the job.
+    pub namespace: String,
+    /// uid of the job.
+    #[serde(rename = "jobUID")]
+    pub job_uid: String,
+    /// The most that the batch can cost.
+    #[serde(rename = "amountUSD")]
+    pub amount: Usd,
+    /// The day in UTC on which it was reserved. The batch counts in the periods of that day.
+    pub day: Date,
+    /// The revision of the journal that it was judged on.
+    pub rev: u64,
+}
+
+/// The cost of a namespace's batches, by the day of their reservation and by the first day of its month.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sums {
+    /// USD by day.
+    #[serde(default)]
+    pub days: BTreeMap<Date, Usd>,
+    /// USD by the first day of a month.
+    #[serde(default)]
+    pub months: BTreeMap<Date, Usd>,
+}
+
+/// The reason why an amount was not reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreserved {
+    /// A later revision of the journal was judged already.
+    Stale,
+    /// The ledger has no room for a further batch.
+    Full,
+    /// A budget does not suffice.
+    Exceeded(BudgetUse),
+}
+
+/// The use of a budget in its current period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// The budget.
+    pub budget: Budget,
+    /// The namespace, of a budget for each namespace.
+    pub namespace: Option<String>,
+    /// The cost of batches that ended.
+    pub spent: Usd,
+    /// The amount that is reserved for batches in flight.
+    pub reserved: Usd,
+}
+
+impl Budget {
+    /// Returns the first day of its period that a day is in.
+    pub fn start(&self, day: Date) -> Date {
+        start(self.period, day)
+    }
+}
+
+impl BudgetUse {
+    /// Returns what is left.
+    pub fn left(&self) -> Usd {
+        self.budget.max_cost.saturating_sub(self.spent + self.reserved)
+    }
+}
+
+/// Returns the key of a work's shard.
+pub fn shard_key(work_id: &str, shard: usize) -> String {
+    format!("{work_id}/{shard}")
+}
+
+/// Returns the day in UTC at a time in Unix milliseconds.
+pub fn day_of(now: i64) -> Date {
+    Timestamp::from_millisecond(now).unwrap_or_default().to_zoned(TimeZone::UTC).date()
+}
+
+/// Returns the first day of the period that a day is in.
+fn start(period: BudgetPeriod, day: Date) -> Date {
+    match period {
+        BudgetPeriod::Day => day,
+        BudgetPeriod::Month => day.first_of_month(),
+    }
+}
+
+/// Returns the end of the period that a time is in, both in Unix milliseconds.
+pub fn period_end(period: BudgetPeriod, now: i64) -> i64 {
+    let day = day_of(now);
+    let next = match period {
+        BudgetPeriod::Day => day.tomorrow(),
+        BudgetPeriod::Month => day.last_of_month().tomorrow(),
+    };
+    let midnight = next.and_then(|next| next.to_zoned(TimeZone::UTC));
+    midnight.map_or(i64::MAX, |midnight| midnight.timestamp().as_millisecond())
+}
+
+impl Sums {
+    fn of(&self, period: BudgetPeriod, day: Date) -> Usd {
+        let sums = match period {
+            BudgetPeriod::Day => &self.days,
+            BudgetPeriod::Month => &self.months,
+        };
+        sums.get(&start(period, day)).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, cost: Usd, day: Date, today: Date) {
+        *self.days.entry(day).or_default() += cost;
+        *self.months.entry(day.first_of_month()).or_default() += cost;
+        keep_near(&mut self.days, today);
+        keep_near(&mut self.months, today.first_of_month());
+    }
+
+    /// Returns whether no sum is of a current period, also by a clock that is behind.
+    fn is_past(&self, today: Date) -> bool {
+        let yesterday = today.yesterday().unwrap_or(today);
+        let month = yesterday.first_of_month();
+        self.days.keys().all(|day| *day < yesterday) && self.months.keys().all(|of| *of < month)
+    }
+}
+
+/// Drops the sums that are farthest from now, so that a clock which was wrong for a while displaces none that count.
+fn keep_near(sums: &mut BTreeMap<Date, Usd>, now: Date) {
+    let distance = |day: &Date| day.duration_since(now).abs();
+    while sums.len() > KEPT {
+        let Some(farthest) = sums.keys().copied().max_by_key(distance) else { return };
+        sums.remove(&farthest);
+    }
+}
+
+impl Ledger {
+    /// Reserves an amount under `key`, if every budget suffices for it, or takes over the reservation that an earlier attempt of the
+    /// same shard left, which never becomes smaller. Reservations of other periods do not count.
+    ///
+    /// # Errors
+    /// The reason why the ledger is unchanged.
+    pub fn reserve(&mut self, key: &str, mut wanted: Reservation, budgets: &[Budget]) -> Result<(), Unreserved> {
+        if self.settled.get(work_of(key)).is_some_and(|settled| settled.rev >= wanted.rev) {
+            return Err(Unreserved::Stale);
+        }
+        match self.open.get(key) {
+            Some(open) if open.rev > wanted.rev => return Err(Unreserved::Stale),
+            // Another process may be about to send a batch on it.
+            Some(open) => wanted.amount = wanted.amount.max(open.amount),
+            None => {}
+        }
+        for budget in budgets {
+            let of = budget.per_namespace.then_some(wanted.namespace.as_str());
+            let used = self.used(budget, of, wanted.day, Some(key));
+            if used.spent + used.reserved + wanted.amount > budget.max_cost {
+                return Err(Unreserved::Exceeded(used));
+            }
+        }
+        if !self.open.contains_key(key) && self.is_full() {
+            return Err(Unreserved::Full);
+        }
+        self.open.insert(key.into(), wanted);
+        Ok(())
+    }
+
+    /// Ends the reservation of a batch that was billed `cost`, or that may have been billed its whole amount for None. Without a
+    /// reservation, the batch was settled before, and nothing changes. `rev` is the revision of the journal that was judged.
+    /// Returns whether something changed.
+    pub fn settle(&mut self, key: &str, rev: u64, cost: Option<Usd>, today: Date) -> bool {
+        let Some(open) = self.open.get(key).filter(|open| open.rev <= rev).cloned() else { return false };
+        self.open.remove(key);
+        self.spent.entry(open.namespace).or_default().add(cost.unwrap_or(open.amount), open.day, today);
+        self.spent.retain(|_, sums| !sums.is_past(today));
+        let settled = self.settled.entry(work_of(key).into()).or_insert(Settlement { rev, day: today });
+        *settled = Settlement { rev: settled.rev.max(rev), day: today };
+        self.forget_settlements(today);
+        true
+    }
+
+    fn forget_settlements(&mut self, today: Date) {
+        let yesterday = today.yesterday().unwrap_or(today);
+        self.settled.retain(|_, settled| settled.day >= yesterday);
+        while self.settled.len() > SETTLED_WORKS {
+            let Some(oldest) = self.settled.iter().min_by_key(|(_, settled)| settled.day).map(|(work, _)| work.clone())
+            else {
+                return;
+            };
+            self.settled.remove(&oldest);
+        }
+    }
+
+    /// Ends the reservations of a work without cost, by a journal of revision `rev` that lets no intent follow and has no batch in
+    /// flight. Returns whether something changed.
+    pub fn release(&mut self, work_id: &str, rev: u64) -> bool {
+        let before = self.open.len();
+        self.open.retain(|key, open| !is_of(key, work_id) || open.rev > rev);
+        self.open.len() < before
+    }
+
+    /// Returns whether anything is reserved for a work.
+    pub fn has_reserved(&self, work_id: &str) -> bool {
+        let from = format!("{work_id}/");
+        self.open.range(from..).next().is_some_and(|(key, _)| is_of(key, work_id))
+    }
+
+    /// Settles the reservations of jobs that are known to be gone, and that nobody else settles: at their whole amounts, because their
+    /// batches may have been billed. Returns how many there were.
+    pub fn sweep(&mut self, is_gone: impl Fn(&Reservation) -> bool, today: Date) -> usize {
+        let gone: Vec<(String, u64)> =
+            self.open.iter().filter(|(_, open)| is_gone(open)).map(|(key, open)| (key.clone(), open.rev)).collect();
+        gone.iter().filter(|(key, rev)| self.settle(key, *rev, None, today)).count()
+    }
+
+    /// Returns the use of a budget by a namespace, or by all for None, in the period of `day`. The reservation under `without` is
+    /// left out.
+    pub fn used(&self, budget: &Budget, namespace: Option<&str>, day: Date, without: Option<&str>) -> BudgetUse {
+        let period = start(budget.period, day);
+        let is_ours = |of: &str| namespace.is_none_or(|namespace| namespace == of);
+        let spent = self.spent.iter().filter(|(of, _)| is_ours(of)).map(|(_, sums)| sums.of(budget.period, day)).sum();
+        let open = self.open.iter().filter(|(key, _)| without != Some(key.as_str())).map(|(_, open)| open);
+        let open = open.filter(|open| is_ours(&open.namespace) && start(budget.period, open.day) == period);
+        let reserved = open.map(|open| open.amount).sum();
+        BudgetUse { budget: *budget, namespace: namespace.map(Into::into), spent, reserved }
+    }
+
+    /// Returns the use of budgets in the periods of `day`: of a budget for each namespace, the `most` namespaces that have the
+    /// least left.
+    pub fn uses(&self, budgets: &[Budget], day: Date, most: usize) -> Vec<BudgetUse> {
+        let names =
+            || self.spent.keys().chain(self.open.values().map(|open| &open.namespace)).filter(|n| !n.is_empty());
+        let namespaces: BTreeSet<&String> = names().collect();
+        let of = |budget: &Budget| match budget.per_namespace {
+            false => vec![self.used(budget, None, day, None)],
+            true => {
+                let all = namespaces.iter().map(|namespace| self.used(budget, Some(namespace), day, None));
+                let mut uses: Vec<BudgetUse> = all.filter(|used| used.spent + used.reserved > Usd::ZERO).collect();
+                uses.sort_by_key(|used| (used.left(), used.namespace.clone()));
+                uses.truncate(most);
+                uses
+            }
+        };
+        budgets.iter().flat_map(of).collect()
+    }
+
+    /// Returns a ledger in the place of one that was lost, from the uses of budgets that were last shown. Batches in flight count as
+    /// spent, because nobody knows their reservations any more.
+    pub fn from_last_shown(shown: &[BudgetUse], day: Date) -> Ledger {
+        let mut ledger = Ledger::default();
+        for period in [BudgetPeriod::Day, BudgetPeriod::Month] {
+            let of = |used: &&BudgetUse| used.budget.period == period;
+            let (named, all): (Vec<&BudgetUse>, Vec<&BudgetUse>) =
+                shown.iter().filter(of).partition(|used| used.namespace.is_some());
+            let mut by_name: BTreeMap<&str, Usd> = BTreeMap::new();
+            for used in named {
+                let sum = by_name.entry(used.namespace.as_deref().unwrap_or_default()).or_default();
+                *sum = (*sum).max(used.spent + used.reserved);
+            }
+            let known: Usd = by_name.values().copied().sum();
+            let total = all.iter().map(|used| used.spent + used.reserved).max().unwrap_or_default();
+            by_name.insert("", total.saturating_sub(known));
+            for (namespace, sum) in by_name.into_iter().filter(|(_, sum)| *sum > Usd::ZERO) {
+                let sums = ledger.spent.entry(namespace.into()).or_default();
+                match period {
+                    BudgetPeriod::Day => sums.days.insert(day, sum),
+                    BudgetPeriod::Month => sums.months.insert(day.first_of_month(), sum),
+                };
+            }
+        }
+        ledger
+    }
+
+    /// Returns whether the ledger, as JSON, leaves no room for a further reservation.
+    fn is_full(&self) -> bool {
+        (self.open.len() + self.spent.len()) * RESERVATION_BYTES > ROOM / 4 && self.weight() > ROOM
+    }
+
+    /// Returns the bytes of the ledger as JSON, at most, with room for the sums of each namespace that has a reservation.
+    fn weight(&self) -> usize {
+        let names = |(key, open): (&String, &Reservation)| key.len() + open.namespace.len() + open.job_uid.len();
+        let open: usize = self.open.iter().map(|open| names(open) + RESERVATION_BYTES).sum();
+        let of_open = self.open.values().map(|open| &open.namespace);
+        let namespaces: BTreeSet<&String> = self.spent.keys().chain(of_open).collect();
+        let settled: usize = self.settled.keys().map(|work| work.len() + SETTLED_BYTES).sum();
+        settled + open + namespaces.iter().map(|namespace| namespace.len() + SUMS_BYTES).sum::<usize>()
+    }
+}
+
+/// Returns the id of the work of a key.
+fn work_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(work, _)| work)
+}
+
+fn is_of(key: &str, work_id: &str) -> bool {
+    key.strip_prefix(work_id).is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests;

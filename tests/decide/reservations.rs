@@ -1,0 +1,232 @@
+//! What is reserved in the ledger of the provider's budgets before a batch is sent, and what its batches cost.
+
+use std::sync::Arc;
+
+use batchjob_operator::api::{BatchUsage, TokenHints, TokenUsage};
+use batchjob_operator::money::{PriceList, Prices, Rates, Usd};
+
+use super::*;
+
+fn usd(amount: &str) -> Usd {
+    Usd::parse(amount).unwrap()
+}
+
+/// A job at a provider with budgets, where a million tokens cost a dollar of input and ten of output.
+fn budgeted() -> JobView {
+    let batch = Rates { input: usd("1"), output: usd("10"), ..Rates::default() };
+    let models = vec![("m".into(), Prices { batch, ..Prices::default() })];
+    with_provider(|provider| {
+        provider.has_budgets = true;
+        provider.prices = Arc::new(PriceList { models, ..PriceList::default() });
+    })
+}
+
+fn seen(seen: PolledState) -> PollResult {
+    PollResult { at: NOW, seen }
+}
+
+fn running() -> PolledState {
+    PolledState::Running { state: "in_progress".into(), done: 0 }
+}
+
+/// A shard that can cost $1.50, to be sent; its file is there.
+fn to_send() -> (Journal, Memory) {
+    let mut journal = journal(owner("j", "u"), None);
+    let hints = TokenHints { text_bytes: 500_000, max_output_tokens: 100_000, ..TokenHints::default() };
+    journal.shards.iter_mut().for_each(|shard| shard.hints = hints);
+    let mut memory = memory();
+    memory.uploads.insert((first(), "s".into()), "file-1".into());
+    (journal, memory)
+}
+
+fn collected(tokens: TokenUsage) -> CollectResult {
+    let part = PartRef { name: "p".into(), sha256: "s".into() };
+    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
+    let usage = BatchUsage { tokens, ..Default::default() };
+    CollectResult { part, counts, usage, totals: None, retryable: 0, errors: vec![], files: vec![], short: None }
+}
+
+fn first() -> AttemptKey {
+    AttemptKey { shard: 0, attempt: 1 }
+}
+
+fn reserve(amount: &str) -> Step {
+    Step::Reserve { attempt_key: first(), amount: usd(amount) }
+}
+
+fn reserved(rev: u64, amount: &str) -> Option<ReserveResult> {
+    Some(ReserveResult { attempt_key: first(), rev, amount: usd(amount), until: NOW + 1, outcome: Ok(()) })
+}
+
+#[test]
+fn an_intent_is_written_only_over_the_journal_that_its_reservation_was_judged_on() {
+    let (mut journal, mut memory) = to_send();
+    let next = |journal: &Journal, memory: &Memory| step(&budgeted(), Some(journal), memory);
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::WriteIntent { .. }), "without budgets");
+    assert_eq!(next(&journal, &memory), reserve("1.5"));
+    memory.running.insert(Task::Reserve);
+    assert!(matches!(next(&journal, &memory), Step::Wait { .. }));
+    memory.running.clear();
+    memory.reserved = reserved(journal.rev, "1.5");
+    assert!(matches!(next(&journal, &memory), Step::WriteIntent { .. }));
+    let other =
+        Some(ReserveResult { attempt_key: AttemptKey { shard: 1, attempt: 1 }, ..memory.reserved.clone().unwrap() });
+    for stale in [None, other, reserved(journal.rev, "1.4"), reserved(journal.rev + 1, "1.5")] {
+        let memory = Memory { reserved: stale, ..memory.clone() };
+        assert_eq!(next(&journal, &memory), reserve("1.5"), "{:?}", memory.reserved);
+    }
+    let yesterday = Some(ReserveResult { until: NOW, ..memory.reserved.clone().unwrap() });
+    assert_eq!(next(&journal, &Memory { reserved: yesterday, ..memory.clone() }), reserve("1.5"));
+    journal.rev += 1;
+    assert_eq!(next(&journal, &memory), reserve("1.5"), "another process wrote it");
+}
+
+#[test]
+fn a_reservation_stands_over_own_writes_of_the_journal_unless_no_intent_can_follow() {
+    let (journal, mut memory) = to_send();
+    memory.reserved = reserved(journal.rev, "1.5");
+    let after = |edit: fn(&mut Journal)| {
+        let (next, mut memory) = (journal.next(edit), memory.clone());
+        memory.forget_sealed(&journal, &next, &next);
+        memory.reserved.map(|reserved| reserved.rev)
+    };
+    assert_eq!(after(|_| {}), Some(journal.rev + 1));
+    assert_eq!(after(|j| j.closing = Some(DeletionPolicy::Cancel)), None);
+    assert_eq!(after(|j| j.plan = None), None);
+    let (other, mut late) = (Journal { rev: 7, ..journal.clone() }, memory.clone());
+    late.forget_sealed(&other, &other.next(|_| {}), &other);
+    assert_eq!(late.reserved, None, "it was judged on a journal that others changed");
+}
+
+#[test]
+fn a_batch_that_is_refused_by_a_budget_waits_with_its_words_and_no_later_one_overtakes_it() {
+    let (mut journal, mut memory) = to_send();
+    let small = Shard { hints: TokenHints { text_bytes: 2, ..TokenHints::default() }, ..journal.shards[0].clone() };
+    journal.shards.push(small);
+    memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "s".into()), "file-2".into());
+    let refused = |blocked| {
+        let outcome = Err(BudgetWait { message: "the budget is used up".into(), blocked, state: 1 });
+        Some(ReserveResult { outcome, until: NOW + 5, ..reserved(journal.rev, "1.5").unwrap() })
+    };
+    let waits = |memory: &Memory| match step(&budgeted(), Some(&journal), memory) {
+        Step::Wait { until, why } => (until, why),
+        step => panic!("{step:?}"),
+    };
+    memory.reserved = refused(None);
+    let (until, why) = waits(&memory);
+    assert_eq!(
+        (until, why.stage, why.note.as_deref()),
+        (Some(NOW + 5), "WaitingForBudget", Some("the budget is used up"))
+    );
+    assert_eq!(why.blocked, None);
+    let blocked = Blocked { reason: "BudgetTooSmall", message: "raise it".into() };
+    memory.reserved = refused(Some(blocked.clone()));
+    assert_eq!(waits(&memory).1.blocked, Some(blocked));
+    let over = Memory { reserved: memory.reserved.take().map(|r| ReserveResult { until: NOW, ..r }), ..memory };
+    assert_eq!(step(&budgeted(), Some(&journal), &over), reserve("1.5"), "it is judged again");
+}
+
+#[test]
+fn a_batch_whose_cost_nothing_bounds_is_not_sent_within_a_budget_and_says_how_to_bound_it() {
+    let blocked = |edit: &dyn Fn(&mut JobView, &mut Shard)| {
+        let ((mut journal, memory), mut job) = (to_send(), budgeted());
+        journal.shards.iter_mut().for_each(|shard| edit(&mut job, shard));
+        match step(&job, Some(&journal), &memory) {
+            Step::Wait { why: Waiting { blocked: Some(Blocked { reason, message }), .. }, .. } => {
+                assert_eq!(reason, "CostUnknown");
+                message
+            }
+            step => panic!("{step:?}"),
+        }
+    };
+    let message = blocked(&|_, shard| shard.model = "other".into());
+    assert!(message.contains("no prices for model"), "{message}");
+    let message = blocked(&|_, shard| shard.hints.unlimited_requests = 1);
+    assert!(message.contains("max_completion_tokens"), "{message}");
+    let message = blocked(&|_, shard| shard.hints = TokenHints::default());
+    assert!(message.contains("earlier version"), "{message}");
+}
+
+#[test]
+fn the_cost_of_a_batch_is_in_the_ledger_before_the_journal_settles_it() {
+    let mut journal = journal(owner("j", "u"), submitted());
+    let mut memory = searched(memory());
+    memory
+        .looks
+        .insert("batch-1".into(), seen(PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None }));
+    let tokens = TokenUsage { input_tokens: 1_000_000, output_tokens: 50_000, ..TokenUsage::default() };
+    memory.collected.insert("batch-1".into(), collected(tokens));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "without budgets");
+    let settle = Step::SettleCost { attempt_key: first(), cost: Some(usd("1.5")) };
+    assert_eq!(step(&budgeted(), Some(&journal), &memory), settle);
+    assert_eq!(settle.call(), Some(Task::SettleCost(first())));
+    let mut busy = memory.clone();
+    busy.running.insert(Task::SettleCost(first()));
+    assert!(matches!(step(&budgeted(), Some(&journal), &busy), Step::Wait { .. }));
+    memory.accounted.insert("intent-1".into());
+    let Step::Swap(settled) = step(&budgeted(), Some(&journal), &memory) else { panic!("it is counted") };
+    assert!(settled.shards[0].settled().is_some());
+    journal.shards[0].attempt.as_mut().unwrap().intent_id = "intent-2".into();
+    memory.searches.insert("intent-2".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
+    assert_eq!(step(&budgeted(), Some(&journal), &memory), settle, "another submission");
+}
+
+#[test]
+fn a_batch_that_is_given_up_on_counts_with_all_that_was_reserved() {
+    let settle = Step::SettleCost { attempt_key: first(), cost: None };
+    let journal = journal(owner("j", "u"), submitted());
+    let mut lost = searched(memory());
+    lost.looks.insert("batch-1".into(), seen(PolledState::NotFound));
+    lost.deleted.insert("file-1".into());
+    for answer in ["lost", "resend"] {
+        let answers = Answers::one("lost-intent-1", answer);
+        let job = JobView { answers, ..budgeted() };
+        assert_eq!(step(&job, Some(&journal), &lost), settle, "{answer}");
+        let counted = Memory { accounted: ["intent-1".to_string()].into(), ..lost.clone() };
+        assert!(matches!(step(&job, Some(&journal), &counted), Step::Swap(_)), "{answer}");
+    }
+    let mut late = journal.clone();
+    late.out_of_time_since = Some(NOW - TIMING.abandon_after);
+    let mut memory = searched(memory());
+    memory.looks.insert("batch-1".into(), seen(running()));
+    memory.cancelled.insert("batch-1".into());
+    let job = JobView { deadline: Some(NOW - TIMING.abandon_after), ..budgeted() };
+    assert_eq!(step(&job, Some(&late), &memory), settle);
+    memory.accounted.insert("intent-1".into());
+    assert!(matches!(step(&job, Some(&late), &memory), Step::Swap(_)));
+}
+
+#[test]
+fn what_is_reserved_is_released_before_an_end_after_which_no_intent_can_follow() {
+    let (mut journal, mut memory) = to_send();
+    memory.uploads.clear();
+    let end = |journal: &Journal, memory: &Memory| step(&budgeted(), Some(journal), memory);
+    let stopped = || JobView { stop: Some(StopPolicy::Cancel), ..budgeted() };
+    journal.plan = None;
+    journal.shards.clear();
+    assert_eq!(step(&stopped(), Some(&journal), &memory), Step::Release);
+    let mut busy = memory.clone();
+    busy.running.insert(Task::Release);
+    assert!(matches!(step(&stopped(), Some(&journal), &busy), Step::Wait { .. }), "one try is waited for");
+    busy.failed_calls.insert(Task::Release, NOW + 10);
+    assert!(matches!(step(&stopped(), Some(&journal), &busy), Step::Fail(_)), "the end waits for no second one");
+    memory.released = Some(journal.rev);
+    assert!(matches!(step(&stopped(), Some(&journal), &memory), Step::Fail(_)));
+    memory.released = None;
+    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
+    let mut done = self::journal(owner("j", "u"), Some(completed("batch-1", counts, 0)));
+    done.commit = Some(Commit {
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: "m".into(),
+        at: NOW,
+        requests: counts,
+        spending: Default::default(),
+    });
+    assert_eq!(end(&done, &memory), Step::Release);
+    memory.running.insert(Task::Release);
+    assert_eq!(end(&done, &memory), Step::Write, "beside it");
+    memory.running.clear();
+    memory.released = Some(done.rev);
+    assert_eq!(end(&done, &memory), Step::Write);
+}

@@ -1,0 +1,163 @@
+//! Budgets of the provider: what is reserved for each batch, and counted once.
+
+use std::sync::Arc;
+
+use super::*;
+
+const NONE: Budget = Budget::NONE;
+
+/// Every scenario here, by its name.
+pub(super) const RESERVATIONS: &[(&str, fn())] =
+    &named![reserved_before_it_is_sent, counted_when_it_ended, jobs_that_end_early_within_budgets];
+
+/// Prices by which each shard costs something.
+pub(super) fn priced() -> Arc<PriceList> {
+    let batch = Rates { input: Usd::parse("1000").unwrap(), ..Rates::default() };
+    let models = vec![("*".into(), Prices { batch, ..Prices::default() })];
+    Arc::new(PriceList { models, ..PriceList::default() })
+}
+
+pub(super) fn without_budgets(job: &JobView) -> JobView {
+    let provider = job.provider.clone().map(|provider| ProviderView { has_budgets: false, ..provider });
+    JobView { provider, ..job.clone() }
+}
+
+impl Protocol {
+    /// Reserves for the shards of a journal that are under way.
+    pub(super) fn reserve_for(&self, w: &mut World, journal: &Journal) {
+        for (shard, _) in journal.shards.entries().filter(|(_, s)| self.budgets && s.is_live()) {
+            let Owner { namespace, uid: job_uid, .. } = journal.owner.clone();
+            let amount = Usd::parse("1").unwrap();
+            let reservation = Reservation { namespace, job_uid, amount, day: day_of(0), rev: journal.rev };
+            w.ledger.open.insert(shard_key(&journal.work_id, shard), reservation);
+        }
+    }
+
+    /// Each batch that may be billed has a reservation, or its cost is in the ledger; and no cost is there twice.
+    pub(super) fn is_accounted(&self, w: &World) -> bool {
+        let bills = |b: &&Batch| match &b.state {
+            BatchState::Running { .. } => true,
+            BatchState::Ended(ends) => ends.contains(['Y', 'F', 'U']),
+            BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten => false,
+        };
+        let once = |b: &Batch| match w.counted.get(&b.intent) {
+            Some(times) => *times == 1,
+            None => !w.ledger.open.is_empty(),
+        };
+        let may_be_billed = || w.batches.iter().filter(|b| !b.doubled).filter(bills);
+        !self.budgets
+            || w.counted.values().all(|times| *times == 1)
+                && may_be_billed().all(once)
+                && may_be_billed().filter(|b| !w.counted.contains_key(&b.intent)).count() <= w.ledger.open.len()
+    }
+
+    /// A write of the ledger by what a replica judged.
+    pub(super) fn write_ledger(
+        &self,
+        w: &mut World,
+        replica: usize,
+        memory: &mut Memory,
+        job: &JobView,
+        step: &Step,
+    ) -> Option<()> {
+        let journal = w.journal.clone()?;
+        let (rev, today) = (journal.rev, day_of(w.now));
+        match step {
+            Step::Reserve { attempt_key, amount } => {
+                let key = shard_key(&journal.work_id, attempt_key.shard);
+                let (namespace, job_uid) = (job.owner.namespace.clone(), job.owner.uid.clone());
+                let wanted = Reservation { namespace, job_uid, amount: *amount, day: today, rev };
+                let answer = w.ledger.reserve(&key, wanted, &[]);
+                let known = ReserveResult::of((*attempt_key, rev, *amount), answer, "p", w.now, 0);
+                if known.is_none() {
+                    w.renew(replica, false);
+                }
+                memory.reserved = known.or(memory.reserved.take());
+            }
+            Step::SettleCost { attempt_key, cost } => {
+                let intent = journal.shards.get(attempt_key.shard)?.attempt.as_ref()?.intent_id.clone();
+                let key = shard_key(&journal.work_id, attempt_key.shard);
+                if w.ledger.settle(&key, rev, *cost, today) || self.mutant == Some(Mutant::CountsAgain) {
+                    *w.counted.entry(intent.clone()).or_default() += 1;
+                }
+                memory.accounted.insert(intent);
+            }
+            _ => {
+                w.ledger.release(&journal.work_id, rev);
+                memory.released = Some(rev);
+            }
+        }
+        // What is reserved and counted is explored here, and slow reservations in `money::ledger`.
+        w.ledger.spent.clear();
+        w.ledger.settled.clear();
+        Some(())
+    }
+
+    /// What a mutant does to the ledger beside a step.
+    pub(super) fn break_ledger(&self, w: &mut World, step: &Step) {
+        let Step::Swap(next) = step else { return };
+        let is_recorded = attempts(next).any(|a| matches!(a.state, AttemptState::Submitted { .. }));
+        if self.mutant == Some(Mutant::ReleasesLive) && is_recorded {
+            w.ledger.release(&next.work_id, u64::MAX);
+        }
+    }
+}
+
+/// One shard, from the opening to a recorded batch.
+fn submitting(budget: Budget) -> Protocol {
+    Protocol { budgets: true, ..Protocol::submitting(budget) }
+}
+
+/// One shard, from a recorded batch to results.
+fn ending(budget: Budget) -> Protocol {
+    Protocol { budgets: true, lines: 1, ..Protocol::ending(budget) }
+}
+
+#[test]
+fn reserved_before_it_is_sent() {
+    submitting(Budget { crashes: 1, ..NONE }).holds();
+    submitting(Budget { refusals: 1, ..NONE }).holds();
+    submitting(Budget { recreations: 1, ..NONE }).holds();
+    submitting(Budget { old_looks: 1, ..NONE }).holds();
+    if soak() {
+        submitting(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();
+        Protocol { attempts: 1, budgets: true, ..Protocol::whole(NONE) }.holds();
+    }
+}
+
+#[test]
+fn counted_when_it_ended() {
+    ending(Budget { crashes: 1, ..NONE }).holds();
+    ending(Budget { rejections: 1, ..NONE }).holds();
+    ending(Budget { old_looks: 1, ..NONE }).holds();
+    if soak() {
+        ending(Budget { crashes: 1, expiries: 1, ..NONE }).holds();
+    }
+}
+
+#[test]
+fn jobs_that_end_early_within_budgets() {
+    ending(Budget { deletions: 1, ..NONE }).holds();
+    Protocol { stop: StopPolicy::Cancel, ..ending(Budget { stops: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn a_batch_is_reserved_for_before_its_intent() {
+    mutants::without(Mutant::ReservesNothing, submitting(NONE), COUNTED);
+}
+
+#[test]
+fn a_cost_is_counted_only_in_the_place_of_a_reservation() {
+    mutants::without(Mutant::CountsAgain, ending(Budget { crashes: 1, ..NONE }), COUNTED);
+}
+
+#[test]
+fn a_reservation_stays_while_its_batch_runs() {
+    mutants::without(Mutant::ReleasesLive, submitting(NONE), COUNTED);
+}
+
+/// What the journal settled is released once the end is decided.
+#[test]
+fn a_cost_is_counted_before_the_journal_settles_it() {
+    mutants::without(Mutant::CountsLate, ending(NONE), COUNTED);
+}
