@@ -12,7 +12,7 @@ use crate::lifecycle::shard_list::SealedBatch;
 /// Maximum number of settled batches that status lists.
 const SETTLED_LISTED: usize = 32;
 /// Maximum size of the batches in status, in bytes, so that the whole stays below 64 KiB.
-const LISTED_BYTES: usize = 20 << 10;
+const LISTED_BYTES: usize = 19 << 10;
 const SUBMITTING: &str = "Submitting";
 const REVOKING: &str = "Revoking";
 
