@@ -34,15 +34,47 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
     assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3);
 }
 
+/// High enough to be seen in cents.
+const PRICES: &str = "models: [{name: gpt-5-mini, prices: {inputUSDPerMillion: '100', outputUSDPerMillion: '1000'}}]";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_waits_for_a_higher_budget_before_each_batch_that_does_not_fit() {
+    let limits = "\n  limits: {maxRequestsPerBatch: 10}";
+    let scene = Scene::with("budget", &["--batch-duration", "300ms"], &format!("{PRICES}{limits}")).await;
+    let input = json!({"inline": {"requests": requests("j", 20)}});
+    let defaults = json!({"max_completion_tokens": 50});
+    let budget = json!({"maxCostUSD": "0.000001"});
+    scene.apply_job("j", json!({"spec": {"input": input, "requestDefaults": defaults, "budget": budget}}));
+    let raise = |most: &str| {
+        let patch = json!({"spec": {"budget": {"maxCostUSD": most}}}).to_string();
+        scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", &patch])
+    };
+    let stalled = |job: &BatchJob| condition(job, "Stalled").filter(|(status, ..)| status == "True");
+    let never = scene.wait_job("it never fits", "j", 60, |job| stalled(job).is_some()).await;
+    let (_, reason, message) = stalled(&never).unwrap();
+    assert!(reason == "BudgetExceeded" && message.contains("it alone never fits"), "{reason}: {message}");
+    assert_eq!(scene.sim.state().await["creates"], 0);
+    // The amount that the message names is enough for the first batch, and for no other beside what that cost.
+    raise(message.split('\'').nth(1).unwrap());
+    let spent = |job: &BatchJob| stalled(job).is_some_and(|(_, _, message)| message.contains("was spent"));
+    scene.wait_job("the next batch does not fit", "j", 60, spent).await;
+    assert_eq!(scene.sim.ledger().await.len(), 10);
+    raise("100.00");
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(20).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_goes_alone_and_the_others_once_it_is_approved() {
-    let mut scene = Scene::new("canary", &["--batch-duration", "300ms"]).await;
+    let mut scene = Scene::with("canary", &["--batch-duration", "300ms"], PRICES).await;
     let input = json!({"inline": {"requests": requests("j", 200)}});
     scene.apply_job("j", json!({"spec": {"input": input, "canary": {"requests": 10}}}));
     let job = scene.wait_condition("j", "Held", "True", 60).await;
     let (_, _, asked) = condition(&job, "Held").unwrap();
     let hold = job.status.unwrap().holds.remove(0);
-    assert!(hold.message.contains("10 of 10 requests were answered") && hold.message.contains("other 190"), "{hold:?}");
+    for words in ["10 of 10 requests were answered, for $", "The other 190 requests", "projected to cost $"] {
+        assert!(hold.message.contains(words), "{hold:?}");
+    }
     let answer = format!("{}={}", hold.annotation.unwrap(), hold.answers[0]);
     assert!(asked.contains(&answer), "{asked}");
     assert_eq!(scene.sim.ledger().await.len(), 10, "nothing else is billed");

@@ -14,6 +14,7 @@ mod aibrix;
 mod availability;
 mod bad_input;
 mod big;
+mod budgets;
 mod conformance;
 mod crash;
 mod deletion;
