@@ -32,7 +32,7 @@ pub(super) struct Obstacle {
 struct Spend {
     /// Cost of settled batches.
     spent: Usd,
-    /// The most that was billed besides, and that no file of answers reports.
+    /// The most that may have been billed in addition, and that no file of answers reports.
     unreported: Usd,
     /// The most that batches in flight can cost.
     in_flight: Usd,

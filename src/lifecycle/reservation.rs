@@ -1,9 +1,9 @@
 //! The part of a job in the ledger of its provider's budgets. The most that a batch can cost is reserved before its intent, and settled
 //! before the journal says what became of the batch. Where the provider has no budgets, nothing of this happens.
 //!
-//! Every write of the ledger is judged on a revision of the journal (`money::Ledger`). An intent is only written over the revision on
-//! which this process reserved, or over one that this process made of it since. So a release, which is judged on a journal that lets no
-//! intent follow, never takes the reservation of a batch that is sent later.
+//! Every write of the ledger is judged on a revision of the journal (`money::Ledger`). A process writes an intent only over the revision
+//! on which it reserved, or over a later revision that the same process wrote. A release is judged on a journal that allows no further
+//! intent. So it never ends the reservation of a batch that is sent later.
 
 use super::attempt::{Attempt, AttemptKey};
 use super::decide::wait;
@@ -91,15 +91,15 @@ pub(super) fn settle(
     }
 }
 
-/// Returns the cost of a batch for the ledger; None for all that was reserved, where answers do not tell their usage. A twin is
-/// taken to have cost as much for each of the `billed_again` requests.
+/// Returns the cost of a batch for the ledger. None if an answer has no usage: then the whole reservation counts. Each of the
+/// `billed_again` requests of a twin is taken to have cost as much as the mean request of the batch.
 pub(super) fn billed(cost: Option<&Cost>, usage: &BatchUsage, billed_again: i64, requests: i64) -> Option<Usd> {
     let cost = cost.filter(|_| usage.tokens.answers_without_usage == 0)?.batch;
     Some(cost + cost.share(billed_again, requests))
 }
 
-/// Returns the step that ends the work's reservations, if that has to come before `step`: its journal lets no intent follow, and has
-/// no batch in flight.
+/// Returns the step that ends the work's reservations, if it has to come before `step`: the journal allows no further intent, and has no
+/// batch in flight.
 pub(super) fn release_first(o: &Observed, step: &Step) -> Option<Step> {
     let is_end = matches!(step, Step::Fail(_) | Step::Conclude { .. } | Step::RemoveFinalizer { .. });
     let journal = o.journal.filter(|journal| journal.owner == o.job.owner && !o.job.finished)?;
@@ -126,7 +126,7 @@ fn lets_no_intent_follow(journal: &Journal) -> bool {
 }
 
 impl Memory {
-    /// Takes in that this process made `next` of the journal `old`: a reservation stands on, unless no intent can follow now.
+    /// Records that this process wrote `next` over the journal `old`. A reservation stays, unless `next` allows no further intent.
     pub fn keep_reservation(&mut self, old: &Journal, next: &Journal) {
         let Some(reserved) = self.reserved.as_mut().filter(|reserved| reserved.outcome.is_ok()) else { return };
         match reserved.rev == old.rev && next.plan.is_some() && next.closing.is_none() && next.commit.is_none() {

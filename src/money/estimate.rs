@@ -6,11 +6,11 @@ use crate::api::{BatchUsage, LearnedTokens, TokenHints, TokenUsage};
 /// Bytes of text for an input token where nothing was learned: some four to five in European languages with the tokenizers of
 /// today, three in Chinese and Japanese, one in tables of numbers.
 const BYTES_PER_TOKEN: i64 = 4;
-/// Input tokens that this default weighs beside what was learned.
+/// Weight of this default against learned tokens, in input tokens.
 const INPUT_TOKENS_OF_DEFAULT: i64 = 1_000;
 /// Output tokens of an answer where nothing was learned.
 const OUTPUT_TOKENS: i64 = 300;
-/// Answers that this default weighs beside what was learned.
+/// Weight of this default against learned answers, in answers.
 const ANSWERS_OF_DEFAULT: i64 = 10;
 
 /// The tokens that requests may take.
@@ -18,8 +18,8 @@ const ANSWERS_OF_DEFAULT: i64 = 10;
 pub struct TokenEstimate {
     /// Tokens to be expected. The tokens of images and files are not among them: nothing tells their number.
     pub expected: TokenUsage,
-    /// Tokens at most; None if neither the requests nor the limits of the model bound them. An input token is a byte of text at
-    /// least, in any tokenizer of bytes; tables of numbers come near it. Never below what is expected.
+    /// Tokens at most; None if neither the requests nor the limits of the model bound them. A tokenizer makes at most one input token
+    /// of each byte of text; tables of numbers come near that. Never below what is expected.
     pub ceiling: Option<TokenUsage>,
     /// Input tokens of a request, on average as expected, and of the longest one at most.
     per_request: (i64, i64),
@@ -90,7 +90,9 @@ fn usage(tokens: TokenUsage, is_long: bool) -> BatchUsage {
 
 /// Returns the tokens of text to be expected.
 fn input_tokens(learned: &LearnedTokens, bytes: u64) -> i64 {
-    let (bytes_learned, tokens_learned) = (wide(learned.text_bytes), wide(learned.input_tokens));
+    // A token has a byte at least: what one namespace teaches does not raise another one's ceiling.
+    let (bytes_learned, tokens_learned) =
+        (wide(learned.text_bytes), wide(learned.input_tokens.min(learned.text_bytes)));
     let default = wide(INPUT_TOKENS_OF_DEFAULT);
     let (tokens, of_bytes) = (tokens_learned + default, bytes_learned + default * wide(BYTES_PER_TOKEN));
     narrow((i128::from(bytes) * tokens + of_bytes - 1) / of_bytes)
@@ -141,6 +143,14 @@ mod tests {
         assert_eq!(of(long, limits), Some((10_000, 70)), "no request has more input than the model takes");
         let unknown = TokenHints::default();
         assert_eq!((of(unknown, NONE), of(unknown, limits)), (None, Some((10_000, 1_000))), "of an earlier version");
+    }
+
+    #[test]
+    fn no_experience_makes_the_ceiling_of_a_text_more_than_a_token_for_each_byte() {
+        let forged = LearnedTokens { text_bytes: 1, input_tokens: 1_000_000_000, ..LearnedTokens::default() };
+        let hints = TokenHints { text_bytes: 4_000, max_output_tokens: 70, ..TokenHints::default() };
+        let ceiling = TokenEstimate::learned(&forged, &hints, 10, NONE).ceiling.unwrap();
+        assert_eq!(ceiling.input_tokens, 4_000);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The ledger of a provider object's budgets: amounts that are reserved for batches, and sums that were spent.
 //!
-//! Each reservation has the key of a work's shard. It is made before the intent of a batch, and settled or released by whoever
-//! finds out what became of the batch. Each change is judged on a revision of the work's journal, and leaves reservations alone that
-//! were judged on a later one: so a process that was slow neither settles nor releases the reservation of a later batch. Nor does it
-//! reserve again for a batch that was settled, which would then be settled twice.
+//! The key of a reservation names a work and a shard. A process reserves before the intent of a batch; the process that learns how the
+//! batch ended settles or releases the reservation. Each change is judged on a revision of the work's journal, and does not touch
+//! reservations that were judged on a later revision. So a slow process neither settles nor releases the reservation of a later batch,
+//! nor does it reserve again for a batch that was settled, which would then be settled twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::Usd;
 use crate::api::BudgetPeriod;
 
-/// Days and months, each, of which a namespace's sums are kept: the current one, and those that clocks which are apart or were set
+/// Number of days, and of months, whose sums are kept for a namespace: the current one, and its neighbors, which a clock that is wrong
 /// may need.
 const KEPT: usize = 3;
 /// Bytes of the largest ledger that takes a further reservation. A ConfigMap has room for 1 MiB.
 const ROOM: usize = 900 << 10;
-/// Bytes of a reservation beside its names, and of the sums of a namespace, as JSON, at most.
+/// Most bytes, as JSON, of a reservation without its names, and of the sums of a namespace without its name.
 const RESERVATION_BYTES: usize = 192;
 const SUMS_BYTES: usize = 400;
 /// Most works whose last settlement is remembered, and their bytes as JSON, each, at most.
@@ -130,8 +130,8 @@ impl BudgetUse {
 }
 
 /// Returns the key of a work's shard.
-pub fn shard_key(work_id: &str, shard: usize) -> String {
-    format!("{work_id}/{shard}")
+pub fn shard_key(work: &str, shard: usize) -> String {
+    format!("{work}/{shard}")
 }
 
 /// Returns the day in UTC at a time in Unix milliseconds.
@@ -182,7 +182,7 @@ impl Sums {
     }
 }
 
-/// Drops the sums that are farthest from now, so that a clock which was wrong for a while displaces none that count.
+/// Drops the sums that are farthest from now. So a clock that was wrong for a while pushes out no current sum.
 fn keep_near(sums: &mut BTreeMap<Date, Usd>, now: Date) {
     let distance = |day: &Date| day.duration_since(now).abs();
     while sums.len() > KEPT {
@@ -300,8 +300,8 @@ impl Ledger {
         budgets.iter().flat_map(of).collect()
     }
 
-    /// Returns a ledger in the place of one that was lost, from the uses of budgets that were last shown. Batches in flight count as
-    /// spent, because nobody knows their reservations any more.
+    /// Returns the ledger that replaces a lost one, made from the uses of budgets that status last showed. Batches in flight count as
+    /// spent, because their reservations are lost.
     pub fn from_last_shown(shown: &[BudgetUse], day: Date) -> Ledger {
         let mut ledger = Ledger::default();
         for period in [BudgetPeriod::Day, BudgetPeriod::Month] {

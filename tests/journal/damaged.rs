@@ -44,6 +44,7 @@ async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
     type Edit = Box<dyn Fn(&mut serde_json::Value)>;
     let edits: Vec<(&str, Edit)> = vec![
         ("one more", Box::new(|j| j["shards"]["count"] = 601.into())),
+        ("a work with a long name", Box::new(|j| j["workID"] = "w".repeat(65).into())),
         ("a shard twice", Box::new(|j| j["shards"]["open"]["300"] = first_open(j))),
         (
             "a shard twice in another's place",

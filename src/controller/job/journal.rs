@@ -14,6 +14,8 @@ use crate::store::{
     layout, reserve,
 };
 
+/// Longest id of a work, in bytes; ours have 32.
+const WORK_ID_LIMIT: usize = 64;
 /// Largest segment that is read, in bytes.
 const SEGMENT_LIMIT: u64 = 16 << 20;
 /// Memory that a head takes while it is read, beside its text, as a multiple of the text's size.
@@ -337,11 +339,19 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
     }
     let read = weight::read(bytes).and_then(|Versioned { protocol_version }| match protocol_version {
         newer if newer > NEWEST_PROTOCOL_VERSION => Ok(Journal::of_version(newer)),
-        _ => weight::read(bytes),
+        _ => weight::read(bytes).and_then(with_short_id),
     });
     read.map_err(|why| {
         corrupt(layout::JOURNAL, &format!("it is no journal ({why}); it is not touched, write to another URI"))
     })
+}
+
+/// Refuses a journal whose work has a longer name than any of ours: the name is part of other documents that are bounded.
+fn with_short_id(journal: Journal) -> Result<Journal, String> {
+    match journal.work_id.len() > WORK_ID_LIMIT {
+        true => Err(format!("its `workID` has more than {WORK_ID_LIMIT} bytes")),
+        false => Ok(journal),
+    }
 }
 
 fn corrupt(name: &str, why: &str) -> StoreError {

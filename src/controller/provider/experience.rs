@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::api::{LearnedTokens, ModelStatus};
 use crate::lifecycle::learn;
 
-/// Most accounts whose experience is held. What is lost of it is learned anew.
+/// Most accounts whose experience is held. Lost experience is learned anew.
 const REMEMBERED: usize = 256;
 
-/// The experience, by uid of the provider. What batches teach reaches status with the next look at the account, so that it costs no
-/// write of its own; if the process ends before, it is lost.
+/// The experience, by uid of the provider. The next look at the account writes new experience into status, so that it costs no write of
+/// its own. If the process ends before that look, the new experience is lost.
 #[derive(Default)]
 pub(crate) struct Experience(Mutex<HashMap<String, Models>>);
 

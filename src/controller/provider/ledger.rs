@@ -39,9 +39,10 @@ const TRIES: u32 = 8;
 const KEPT_ENTRIES: usize = 500;
 /// Number of ledgers below which none is dropped from memory.
 const FEW: usize = 64;
-/// Most waiting jobs that are visited because budgets have more room: the others follow them, or look again by themselves.
+/// Most waiting jobs that are visited at a time because budgets have more room. The others are visited later, or look again by
+/// themselves.
 const WOKEN: usize = 32;
-/// Milliseconds between two looks at a provider that are made because its ledger changed, so that status shows it.
+/// Least time in milliseconds between two looks at a provider that a change of its ledger asks for, so that status shows the change.
 const SHOWN_AGAIN: i64 = 60_000;
 /// Most namespaces in the status of a provider.
 const SHOWN: usize = 16;
@@ -159,7 +160,7 @@ impl ProviderLedger {
         budgets: &[Budget],
     ) -> Result<Result<(), Unreserved>, StepError> {
         let budgets = lock(&self.budgets).clone().unwrap_or_else(|| budgets.to_vec());
-        // Before it is refused, so that no wake is missed.
+        // It is put on the list before the ledger refuses it, so that it misses no wake.
         self.waits(&job);
         let answer = self.change(ctx, Change::Reserve { key, wanted, budgets }).await?;
         if answer.is_ok() {

@@ -4,7 +4,9 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::call::Call;
 use crate::api::BatchJob;
+use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::{Outcome, memory_edit};
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptKey, ReserveResult};
 use crate::money::{Reservation, Usd, day_of, shard_key};
 
@@ -12,6 +14,14 @@ use crate::money::{Reservation, Usd, day_of, shard_key};
 pub(super) struct Judged {
     pub work_id: String,
     pub rev: u64,
+}
+
+impl Judged {
+    /// Returns the name of the work in the ledger. It begins with the namespace: the id is from the journal, which its user may write, and
+    /// nobody reaches reservations of another namespace by it.
+    fn work(&self, namespace: &str) -> String {
+        format!("{namespace}/{}", self.work_id)
+    }
 }
 
 impl Call {
@@ -28,13 +38,15 @@ impl Call {
         };
         let job = ObjectRef::<BatchJob>::new(self.job.name.as_deref().unwrap_or_default())
             .within(self.job.namespace.as_deref().unwrap_or_default());
-        let key = shard_key(&judged.work_id, attempt_key.shard);
+        let key = shard_key(&judged.work(&owner.namespace), attempt_key.shard);
         let answer = ledger.reserve(ctx, job, (key, wanted), &account.budgets).await?;
         let asked = (attempt_key, judged.rev, amount);
         let Some(known) = ReserveResult::of(asked, answer, &account.name, now, state) else {
-            // Another process wrote the journal since.
+            // Another process wrote the journal since, or an earlier journal was put back, which does not change by being read again.
             self.job_state.journal_is_old();
-            return Ok(memory_edit(|_| {}));
+            let message = "the ledger of the provider's budgets knows a later state of this job's journal, which is read again; if an \
+                           earlier journal was put back, put the later one back";
+            return Err(StepError::passing(reasons::BUDGET_LEDGER_UNAVAILABLE, message));
         };
         Ok(memory_edit(move |m| m.reserved = Some(known)))
     }
@@ -45,14 +57,14 @@ impl Call {
         (attempt_key, intent_id): (AttemptKey, String),
         cost: Option<Usd>,
     ) -> Outcome {
-        let key = shard_key(&judged.work_id, attempt_key.shard);
+        let key = shard_key(&judged.work(&self.expected.owner.namespace), attempt_key.shard);
         self.clients.account.ledger(&self.ctx).settle(&self.ctx, key, judged.rev, cost).await?;
         Ok(memory_edit(move |m| _ = m.accounted.insert(intent_id)))
     }
 
     pub(super) async fn release(self, judged: Judged) -> Outcome {
-        let rev = judged.rev;
-        self.clients.account.ledger(&self.ctx).release(&self.ctx, judged.work_id, rev).await?;
+        let (rev, work) = (judged.rev, judged.work(&self.expected.owner.namespace));
+        self.clients.account.ledger(&self.ctx).release(&self.ctx, work, rev).await?;
         Ok(memory_edit(move |m| m.released = Some(rev)))
     }
 }
