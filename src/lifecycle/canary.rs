@@ -94,18 +94,15 @@ impl Figures {
     /// Returns why the others may not be sent without a person; None if they may.
     fn objection(&self, o: &Observed) -> Option<String> {
         let failed = self.unanswered.saturating_add(completion::failing_answers(o, &self.totals));
-        let failed = match o.job.max_failed {
-            None => failed >= self.requests,
-            Some(max) => max.is_exceeded(failed, self.requests),
-        };
-        if failed {
-            return Some(match o.job.max_failed {
-                None => "no request of the canary was answered".into(),
-                Some(MaxFailed::Count(count)) => format!("more than the {count} of `spec.maxFailedRequests` failed"),
-                Some(MaxFailed::Percent(percent)) => {
-                    format!("more than the {percent}% of `spec.maxFailedRequests` failed")
-                }
-            });
+        if failed >= self.requests {
+            return Some("no request of the canary has an answer that counts".into());
+        }
+        if let Some(max) = o.job.max_failed.filter(|max| max.is_exceeded(failed, self.requests)) {
+            let limit = match max {
+                MaxFailed::Count(count) => count.to_string(),
+                MaxFailed::Percent(percent) => format!("{percent}%"),
+            };
+            return Some(format!("more than the {limit} of `spec.maxFailedRequests` failed"));
         }
         let most = o.job.budget?.most;
         match self.cost.zip(self.projected()) {

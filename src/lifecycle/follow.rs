@@ -79,7 +79,8 @@ pub(super) fn follow(
             let cost = cost(o, journal, attempt_key, attempt, &c.usage);
             let requests = journal.requests_of(attempt_key);
             let billed_again = twins::billed_again(o, attempt, batch_id, requests);
-            let billed = reservation::billed(cost.as_deref(), &c.usage, billed_again, requests);
+            let unreported = job_budget::unreported(o, journal, (attempt_key, attempt), c, billed_again);
+            let billed = reservation::billed(cost.as_deref(), &c.usage, unreported);
             if let Some(step) = reservation::settle(o, attempt_key, attempt, billed).transpose() {
                 return step.ok();
             }
@@ -96,7 +97,6 @@ pub(super) fn follow(
             };
             let was_priced = attempt.prices.is_some();
             let model = journal.shards.get(attempt_key.shard).map(|shard| &shard.model);
-            let unreported = job_budget::unreported(o, journal, (attempt_key, attempt), c, billed_again);
             Some(Step::Swap(journal.next(|j| {
                 if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
                     shard.unreported_cost += unreported;

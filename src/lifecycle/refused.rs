@@ -236,8 +236,9 @@ fn replaced(journal: &Journal, halved: &HalveResult) -> Step {
             payload.forget();
             *at = 0;
         }
-        let (failures, written_off) = (whole.failures, whole.written_off);
-        *whole = Shard { attempt, failures, written_off, streaks: streaks(&first), ..first };
+        let (failures, written_off, unreported_cost) = (whole.failures, whole.written_off, whole.unreported_cost);
+        // The cost of the whole counts once, so that one half has all of it.
+        *whole = Shard { attempt, failures, written_off, unreported_cost, streaks: streaks(&first), ..first };
         j.shards.push(Shard { written_off, streaks: streaks(&second), ..second });
     }))
 }

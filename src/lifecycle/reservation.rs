@@ -12,6 +12,7 @@ use super::forecast::ceiling;
 use super::journal::Journal;
 use super::memory::Memory;
 use super::observed::Observed;
+use super::shard::UnreportedCost;
 use super::step::{Blocked, Step};
 use super::submission::Round;
 use super::task::Task;
@@ -91,11 +92,11 @@ pub(super) fn settle(
     }
 }
 
-/// Returns the cost of a batch for the ledger. None if an answer has no usage: then the whole reservation counts. Each of the
-/// `billed_again` requests of a twin is taken to have cost as much as the mean request of the batch.
-pub(super) fn billed(cost: Option<&Cost>, usage: &BatchUsage, billed_again: i64, requests: i64) -> Option<Usd> {
-    let cost = cost.filter(|_| usage.tokens.answers_without_usage == 0)?.batch;
-    Some(cost + cost.share(billed_again, requests))
+/// Returns the cost of a batch for the ledger: of its answers, and the most that they do not report, such as of requests in no file and
+/// of a twin. None if an answer has no usage, or nothing bounds the rest: then the whole reservation counts.
+pub(super) fn billed(cost: Option<&Cost>, usage: &BatchUsage, unreported: UnreportedCost) -> Option<Usd> {
+    let is_known = usage.tokens.answers_without_usage == 0 && unreported.unbounded == 0;
+    Some(cost.filter(|_| is_known)?.batch + unreported.most)
 }
 
 /// Returns the step that ends the work's reservations, if it has to come before `step`: the journal allows no further intent, and has no
@@ -228,14 +229,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_do_not_tell_their_usage_cost_what_was_reserved_and_twins_as_much_again() {
+    fn answers_that_do_not_tell_their_usage_cost_what_was_reserved_and_requests_in_no_file_the_most_that_they_can() {
         let cost = Cost { batch: usd("4"), real_time: usd("8") };
         let told = BatchUsage::default();
         let tokens = TokenUsage { answers_without_usage: 1, ..TokenUsage::default() };
         let silent = BatchUsage { tokens, ..BatchUsage::default() };
-        assert_eq!(billed(Some(&cost), &told, 0, 10), Some(usd("4")));
-        assert_eq!(billed(Some(&cost), &told, 5, 10), Some(usd("6")));
-        assert_eq!(billed(Some(&cost), &silent, 0, 10), None);
-        assert_eq!(billed(None, &told, 0, 10), None);
+        let unreported = |most: &str, unbounded| UnreportedCost { most: usd(most), unbounded };
+        assert_eq!(billed(Some(&cost), &told, unreported("0", 0)), Some(usd("4")));
+        assert_eq!(billed(Some(&cost), &told, unreported("2", 0)), Some(usd("6")), "requests in no file");
+        assert_eq!(billed(Some(&cost), &told, unreported("0", 1)), None);
+        assert_eq!(billed(Some(&cost), &silent, unreported("0", 0)), None);
+        assert_eq!(billed(None, &told, unreported("0", 0)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens of requests, estimated before they run, and their cost.
 
-use super::{Cost, Prices, TokenLimits, Usd};
+use super::{Cost, LongContextPrices, Prices, Rates, TokenLimits, Usd};
 use crate::api::{BatchUsage, LearnedTokens, TokenHints, TokenUsage};
 
 /// Bytes of text for an input token where nothing was learned: some four to five in European languages with the tokenizers of
@@ -78,6 +78,10 @@ impl TokenEstimate {
     /// Returns the cost of batches at most; None if there is no such amount.
     pub fn ceiling_cost(&self, prices: &Prices) -> Option<Usd> {
         let most = self.ceiling?;
+        // Nobody knows which tokens the cache has.
+        let dear = |rates: Rates| Rates { input: rates.input.max(rates.cached_input), ..rates };
+        let long_context = prices.long_context.map(|long| LongContextPrices { batch: dear(long.batch), ..long });
+        let prices = &Prices { batch: dear(prices.batch), long_context, ..*prices };
         let may_be_long = prices.long_context.is_some_and(|long| self.per_request.1 > long.above_input_tokens);
         Some(prices.cost(&usage(most, false)).batch.max(prices.cost(&usage(most, may_be_long)).batch))
     }
@@ -118,7 +122,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::money::{LongContextPrices, Rates};
 
     const NONE: TokenLimits = TokenLimits { max_input_tokens: None, max_output_tokens: None };
 

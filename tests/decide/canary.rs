@@ -161,7 +161,10 @@ fn automatic_goes_on_within_failures_and_budget_and_asks_a_person_otherwise() {
     insta::assert_snapshot!(asked, @"the canary is done: 8 of 10 requests were answered, for $0.25. The other 20 requests wait for approval, and are projected to cost $0.50, at the cost per request of the canary. They are not sent without a person: more than the 10% of `spec.maxFailedRequests` failed. Approve the others, or set `spec.stopPolicy` to Drain to end the job with what it has");
     assert_eq!(goes_on(automatic(Some(MaxFailed::Count(2)), None), failed(2)), None);
     assert_eq!(goes_on(automatic(None, None), failed(9)), None);
-    assert!(goes_on(automatic(None, None), failed(10)).unwrap().contains("no request of the canary was answered"));
+    for max in [None, Some(MaxFailed::Count(1_000)), Some(MaxFailed::Percent(100))] {
+        let asked = goes_on(automatic(max, None), failed(10)).unwrap();
+        assert!(asked.contains("no request of the canary has an answer that counts"), "{max:?}: {asked}");
+    }
     // Twenty requests at a fortieth of a dollar each, beside the canary.
     assert_eq!(goes_on(automatic(None, Some("0.75")), failed(0)), None);
     let asked = goes_on(automatic(None, Some("0.74")), failed(0)).unwrap();
