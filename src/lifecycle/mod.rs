@@ -17,7 +17,6 @@ mod errors;
 mod findings;
 mod finished;
 mod follow;
-#[allow(dead_code, reason = "status takes up the expected cost")]
 mod forecast;
 mod freshness;
 mod head;

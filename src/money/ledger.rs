@@ -255,12 +255,6 @@ impl Ledger {
         self.open.len() < before
     }
 
-    /// Returns whether anything is reserved for a work.
-    pub fn has_reserved(&self, work_id: &str) -> bool {
-        let from = format!("{work_id}/");
-        self.open.range(from..).next().is_some_and(|(key, _)| is_of(key, work_id))
-    }
-
     /// Settles the reservations of jobs that are known to be gone, and that nobody else settles: at their whole amounts, because their
     /// batches may have been billed. Returns how many there were.
     pub fn sweep(&mut self, is_gone: impl Fn(&Reservation) -> bool, today: Date) -> usize {

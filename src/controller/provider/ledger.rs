@@ -42,6 +42,8 @@ const FEW: usize = 64;
 /// Most waiting jobs that are visited at a time because budgets have more room. The others are visited later, or look again by
 /// themselves.
 const WOKEN: usize = 32;
+/// Most jobs that are remembered to wait for more room. Others look again by themselves.
+const WAITING: usize = 10_000;
 /// Least time in milliseconds between two looks at a provider that a change of its ledger asks for, so that status shows the change.
 const SHOWN_AGAIN: i64 = 60_000;
 /// Most namespaces in the status of a provider.
@@ -171,7 +173,7 @@ impl ProviderLedger {
 
     fn waits(&self, job: &ObjectRef<BatchJob>) {
         let mut waiting = lock(&self.waiting);
-        if !waiting.contains(job) {
+        if waiting.len() < WAITING && !waiting.contains(job) {
             waiting.push(job.clone());
         }
     }
