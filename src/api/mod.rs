@@ -50,7 +50,7 @@ pub use free_form::{FreeForm, KnownBy};
 pub use grant::NamespaceGrant;
 pub use input::*;
 pub use model_prices::*;
-pub use model_status::{LearnedTokens, ModelStatus};
+pub use model_status::{LearnedTokens, LearnedTurnaround, ModelStatus};
 pub use notification::*;
 pub use notification_status::{NotificationState, NotificationStatus};
 pub use output::*;

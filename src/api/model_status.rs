@@ -16,6 +16,36 @@ pub struct ModelStatus {
     #[serde(default, skip_serializing_if = "LearnedTokens::is_zero")]
     #[schemars(transform = super::schema::without_defaults)]
     pub tokens: LearnedTokens,
+    /// Time that batches took from their submission to their end. Ends of later batches are estimated from it.
+    #[serde(default, skip_serializing_if = "LearnedTurnaround::is_empty")]
+    #[schemars(transform = super::schema::without_defaults)]
+    pub turnaround: LearnedTurnaround,
+}
+
+/// Time that batches took from their submission to their end.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LearnedTurnaround {
+    /// Number of batches. Long experience is halved now and then, so that new batches count more than old ones.
+    #[schemars(range(min = 0))]
+    pub batches: i64,
+    /// Half of the batches took at most this long, in seconds.
+    #[schemars(range(min = 0))]
+    pub p50_seconds: i64,
+    /// 90 % of the batches took at most this long, in seconds.
+    #[schemars(range(min = 0))]
+    pub p90_seconds: i64,
+    /// Number of batches by duration: entry n counts those that took at most 2^(n/2) seconds and do not count in an earlier entry.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 48), inner(range(min = 0)))]
+    pub counts: Vec<i32>,
+}
+
+impl LearnedTurnaround {
+    /// Returns whether nothing was learned.
+    pub fn is_empty(&self) -> bool {
+        self.batches == 0
+    }
 }
 
 /// Sums over answered requests.

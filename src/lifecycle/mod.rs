@@ -53,6 +53,7 @@ mod submit;
 mod task;
 mod totals;
 mod trial;
+mod turnaround;
 mod twins;
 mod usage_by_model;
 mod waits;
@@ -90,5 +91,6 @@ pub use status::{is_in_flight, left_out, may_be_submitted, not_reused, project, 
 pub use step::{Blocked, Failure, Step, Waiting};
 pub use task::*;
 pub use totals::{ErrorTotal, ErrorTotals, Totals};
+pub use turnaround::Turnaround;
 pub use usage_by_model::{ModelTotals, UsageByModel};
 pub use waits::{MENDED, next_visit};

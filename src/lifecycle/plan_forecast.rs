@@ -250,7 +250,7 @@ mod tests {
         };
         let learned =
             LearnedTokens { text_bytes: 450_000, input_tokens: 100_000, answers: 5_000, output_tokens: 10_000 };
-        let known = [ModelStatus { name: "gpt-5-mini".into(), tokens: learned }];
+        let known = [ModelStatus { name: "gpt-5-mini".into(), tokens: learned, ..ModelStatus::default() }];
         let limits = TokenLimits { max_input_tokens: Some(400_000), max_output_tokens: Some(128_000) };
         let limited = PriceList { limits: vec![("gpt-5*".into(), limits)], ..prices() };
         let images = planned("gpt-5-mini", 2_000, no_limit(50));

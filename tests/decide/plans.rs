@@ -59,7 +59,10 @@ fn a_suspended_job_shows_the_whole_plan_and_how_to_approve_it() {
 fn a_plan_that_is_approved_stays_as_it_was_and_one_that_is_not_follows_what_was_learned() {
     let tokens =
         LearnedTokens { text_bytes: 5_000_000, input_tokens: 1_000_000, answers: 10_000, output_tokens: 20_000 };
-    let known = ProviderView { models: [ModelStatus { name: "gpt-5-mini".into(), tokens }].into(), ..account() };
+    let known = ProviderView {
+        models: [ModelStatus { name: "gpt-5-mini".into(), tokens, ..ModelStatus::default() }].into(),
+        ..account()
+    };
     for (journal, is_sent) in [(planned(10_000, None), false), (planned(10_000, submitted()), true)] {
         let suspended = fresh(true);
         let before = status(&suspended, &planned(10_000, None), &Default::default());

@@ -84,8 +84,11 @@ mod tests {
     fn what_batches_teach_is_known_at_once_and_reaches_status_once_even_if_a_write_fails() {
         let experience = Experience::default();
         let learn = |answers| experience.learn("u", "m", LearnedTokens { answers, ..LearnedTokens::default() });
-        let old =
-            vec![ModelStatus { name: "m".into(), tokens: LearnedTokens { answers: 100, ..LearnedTokens::default() } }];
+        let old = vec![ModelStatus {
+            name: "m".into(),
+            tokens: LearnedTokens { answers: 100, ..LearnedTokens::default() },
+            ..ModelStatus::default()
+        }];
         learn(1);
         assert_eq!((answers(&experience.of("u")), experience.of("v").len()), (vec![("m", 1)], 0));
         assert_eq!(answers(&experience.with("u", &old)), [("m", 101)]);
