@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::accounts::Accounts;
 use crate::answers::Answers;
 use crate::bodies::Appetite;
+use crate::durations::Durations;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::store::Store;
@@ -36,8 +38,8 @@ pub struct Settings {
     pub faults: Faults,
     /// The models that there are; none: any, and files are not checked when they are uploaded.
     pub models: Vec<String>,
-    /// How long a batch runs, until told otherwise.
-    pub batch_duration: Duration,
+    /// How long batches run, until told otherwise.
+    pub durations: Durations,
 }
 
 /// The server's state.
@@ -51,14 +53,16 @@ pub struct App {
     pub webhooks: Webhooks,
     store: Mutex<Store>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
-    batch_duration: Mutex<Duration>,
+    durations: Mutex<Durations>,
+    started: AtomicU64,
 }
 
 impl App {
     /// A server without files or batches.
     pub fn new(settings: Settings, ledger: Ledger) -> Shared {
         Arc::new(Self {
-            batch_duration: Mutex::new(settings.batch_duration),
+            durations: Mutex::new(settings.durations),
+            started: AtomicU64::new(0),
             settings,
             ledger,
             webhooks: Webhooks::default(),
@@ -82,14 +86,20 @@ impl App {
         lock(&self.calls).clone()
     }
 
-    /// How long a batch runs that is created now.
-    pub fn batch_duration(&self) -> Duration {
-        *lock(&self.batch_duration)
+    /// How long the batch runs that is created now.
+    pub fn next_duration(&self) -> Duration {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        self.durations().of(self.settings.seed, number)
+    }
+
+    /// How long batches run that are created now.
+    pub fn durations(&self) -> Durations {
+        *lock(&self.durations)
     }
 
     /// Changes how long batches run that are created from now on.
-    pub fn set_batch_duration(&self, duration: Duration) {
-        *lock(&self.batch_duration) = duration;
+    pub fn set_durations(&self, durations: Durations) {
+        *lock(&self.durations) = durations;
     }
 }
 

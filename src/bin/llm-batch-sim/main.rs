@@ -14,6 +14,7 @@ mod bodies;
 mod canonical;
 mod cli;
 mod drive;
+mod durations;
 mod endpoint;
 mod execute;
 mod faults;

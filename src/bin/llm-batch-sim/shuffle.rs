@@ -14,9 +14,19 @@ pub fn shuffle<T: PartialOrd>(items: &mut [T], seed: u64) {
 }
 
 /// Steele, Lea and Flood's generator: good enough to shuffle, and the same everywhere.
-struct SplitMix(u64);
+pub struct SplitMix(u64);
 
 impl SplitMix {
+    /// The numbers of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number from 0 to 1, without 1.
+    pub fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

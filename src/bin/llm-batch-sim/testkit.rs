@@ -14,6 +14,7 @@ use crate::answers::Answers;
 use crate::api;
 use crate::app::{App, Settings, Shared};
 use crate::bodies::Appetite;
+use crate::durations::Durations;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::serve;
@@ -81,7 +82,7 @@ impl Server {
             contents,
             faults: Faults::default(),
             models,
-            batch_duration: duration,
+            durations: Durations::always(duration),
         };
         let app = App::new(settings, Ledger::open(&dir.path().join("ledger.jsonl"))?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::app::lock;
 use crate::batch::{Batch, Status};
-use crate::cli::parse_duration;
+use crate::durations::parse_duration;
 use crate::ids;
 
 /// Number of times that an event is sent until it is accepted, and the pause after the first, which doubles each time.

@@ -1,13 +1,10 @@
 //! What tests and people ask of the simulator itself. It needs no key.
 
-use std::time::Duration;
-
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,7 +15,6 @@ use super::error::ApiError;
 use super::files::stream;
 use crate::app::Shared;
 use crate::batch::Batch;
-use crate::cli::parse_duration;
 use crate::faults::Fault;
 use crate::store::Command;
 
@@ -103,17 +99,13 @@ struct BatchDuration {
 }
 
 async fn batch_duration(State(app): State<Shared>) -> Json<BatchDuration> {
-    let duration = app.batch_duration();
-    let shown = SignedDuration::try_from(duration)
-        .map_or_else(|_| format!("{}s", duration.as_secs()), |duration| format!("{duration:#}"));
-    Json(BatchDuration { duration: shown })
+    Json(BatchDuration { duration: app.durations().to_string() })
 }
 
 async fn set_batch_duration(state: State<Shared>, body: Bytes) -> Result<Json<BatchDuration>, ApiError> {
     let wish: BatchDuration = read(&body)?;
-    let duration: Duration =
-        parse_duration(&wish.duration).map_err(|error| ApiError::invalid(error).param("duration"))?;
-    state.set_batch_duration(duration);
+    let durations = wish.duration.parse().map_err(|error: String| ApiError::invalid(error).param("duration"))?;
+    state.set_durations(durations);
     Ok(batch_duration(state).await)
 }
 

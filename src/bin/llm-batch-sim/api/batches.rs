@@ -100,7 +100,7 @@ pub async fn create(
     let body = body.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     let wish: Wish = serde_json::from_slice(&body)
         .map_err(|_| ApiError::invalid("We could not parse the JSON body of your request."))?;
-    let (order, duration) = (wish.order(vendor)?, app.batch_duration());
+    let (order, duration) = (wish.order(vendor)?, app.next_duration());
     if doubled.is_some() {
         let (_, task, control) = accept(&app, account.clone(), order.clone())?;
         tokio::spawn(drive(app.clone(), task, control, duration));
