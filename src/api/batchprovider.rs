@@ -217,8 +217,8 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub webhook_path: Option<String>,
-    /// Experience with the models of the account, at most 64: those that were used last. It is for estimates alone, and learned
-    /// anew if it is lost.
+    /// Experience with the models of the account, at most 64: those that gave the most answers. It is for estimates alone, and
+    /// learned anew if it is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -37,8 +37,8 @@ fn tokens(shard: &Shard) -> Option<LearnedTokens> {
     })
 }
 
-/// Adds the sums of a model to those of its account. The model comes last; the one that was used longest ago is forgotten if they
-/// are too many.
+/// Adds the sums of a model to those of its account. The model comes last. If they are too many, those of the fewest answers are
+/// forgotten, and of these the one that was used longest ago.
 pub fn learn(models: &mut Vec<ModelStatus>, name: &str, tokens: LearnedTokens) {
     let known = models.iter().position(|model| model.name == name).map(|at| models.remove(at));
     let mut model = known.unwrap_or_else(|| ModelStatus { name: name.into(), ..ModelStatus::default() });
@@ -48,7 +48,33 @@ pub fn learn(models: &mut Vec<ModelStatus>, name: &str, tokens: LearnedTokens) {
         [text_bytes, input_tokens, answers, output_tokens].into_iter().for_each(|sum| *sum /= 2);
     }
     models.push(model);
-    models.drain(..models.len().saturating_sub(MODELS));
+    while models.len() > MODELS {
+        forget_one(models);
+    }
+}
+
+/// Forgets the model of the fewest answers. If this is the newest one, the next one loses as many answers: a few batches of many models push
+/// out no long experience, and a model that is no longer used is forgotten in the end.
+fn forget_one(models: &mut Vec<ModelStatus>) {
+    let fewest = |models: &[ModelStatus]| (0..models.len()).min_by_key(|at| models[*at].tokens.answers);
+    let newest = models.len().saturating_sub(1);
+    let Some(at) = fewest(models) else { return };
+    let lost = models.remove(at).tokens.answers;
+    if at == newest
+        && let Some(next) = fewest(models)
+    {
+        take(&mut models[next].tokens, lost);
+    }
+}
+
+/// Takes this number of answers from the sums, and the same share of each of them.
+fn take(tokens: &mut LearnedTokens, lost: i64) {
+    let all = tokens.answers.max(1);
+    let left = all.saturating_sub(lost.max(0)).max(0);
+    let LearnedTokens { text_bytes, input_tokens, answers, output_tokens } = tokens;
+    for sum in [text_bytes, input_tokens, answers, output_tokens] {
+        *sum = (i128::from(*sum) * i128::from(left) / i128::from(all)) as i64;
+    }
 }
 
 #[cfg(test)]
@@ -109,8 +135,25 @@ mod tests {
         assert!(output_tokens / answers < 75, "one new batch counts as much as a hundred old ones: {models:?}");
         let huge =
             LearnedTokens { text_bytes: i64::MAX, input_tokens: i64::MAX, answers: i64::MAX, output_tokens: i64::MAX };
+        let mut models = vec![];
         (0..100).for_each(|n| learn(&mut models, &n.to_string(), huge));
         assert_eq!((models.len(), models[0].name.as_str(), models[63].name.as_str()), (MODELS, "36", "99"));
         assert!(models[0].tokens.text_bytes <= FADES_FROM.0);
+    }
+
+    /// Anybody who may use an account can send batches of models that exist.
+    #[test]
+    fn models_of_few_answers_push_out_none_of_many_and_one_that_is_not_used_goes_in_the_end() {
+        let mut models = vec![];
+        let sums = |answers| LearnedTokens { answers, output_tokens: 100 * answers, ..LearnedTokens::default() };
+        (0..MODELS).for_each(|n| learn(&mut models, &format!("known-{n}"), sums(if n == 0 { 900 } else { 1_000 })));
+        (0..89).for_each(|n| learn(&mut models, &format!("new-{n}"), sums(10)));
+        assert!(models.len() == MODELS && models.iter().all(|model| model.name.starts_with("known-")), "{models:?}");
+        assert_eq!(models[0].tokens, sums(10), "the answers of the others are at the cost of the one of the fewest");
+        learn(&mut models, "new", sums(10));
+        assert!(models[0].name == "known-1" && models[MODELS - 1].name == "new", "{models:?}");
+        learn(&mut models, "large", sums(2_000));
+        assert!(models.len() == MODELS && models.iter().all(|model| model.name != "new"));
+        assert!(models.iter().all(|model| model.tokens.output_tokens == 100 * model.tokens.answers), "{models:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! The experience with the models of each account: what status has, and what was learned since.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::remembered::Remembered;
 use crate::api::{LearnedTokens, ModelStatus};
 use crate::lifecycle::learn;
 
@@ -11,8 +11,13 @@ const REMEMBERED: usize = 256;
 
 /// The experience, by uid of the provider. The next look at the account writes new experience into status, so that it costs no write of
 /// its own. If the process ends before that look, the new experience is lost.
-#[derive(Default)]
-pub(crate) struct Experience(Mutex<HashMap<String, Models>>);
+pub(crate) struct Experience(Mutex<Remembered<Models>>);
+
+impl Default for Experience {
+    fn default() -> Self {
+        Experience(Mutex::new(Remembered::new(REMEMBERED)))
+    }
+}
 
 #[derive(Default)]
 struct Models {
@@ -30,10 +35,10 @@ impl Experience {
         self.known().get(uid).map(|models| models.all.clone()).unwrap_or_default()
     }
 
-    /// Adds what a batch taught about a model of an account.
-    pub fn learn(&self, uid: &str, name: &str, tokens: LearnedTokens) {
+    /// Adds what a batch taught about a model of an account, whose object is in this namespace.
+    pub fn learn(&self, uid: &str, namespace: Option<&str>, name: &str, tokens: LearnedTokens) {
         let mut known = self.known();
-        let models = entry(&mut known, uid);
+        let models = known.entry(uid, namespace);
         let mut all = models.all.to_vec();
         learn(&mut all, name, tokens);
         models.all = all.into();
@@ -41,9 +46,9 @@ impl Experience {
     }
 
     /// Takes over the experience in `status`, as it was read for a look. Returns it with all that it lacks.
-    pub fn with(&self, uid: &str, status: &[ModelStatus]) -> Vec<ModelStatus> {
+    pub fn with(&self, uid: &str, namespace: Option<&str>, status: &[ModelStatus]) -> Vec<ModelStatus> {
         let mut known = self.known();
-        let models = entry(&mut known, uid);
+        let models = known.entry(uid, namespace);
         let mut all = status.to_vec();
         for model in std::mem::take(&mut models.unwritten) {
             learn(&mut models.writing, &model.name, model.tokens);
@@ -55,21 +60,14 @@ impl Experience {
 
     /// Records that status has what the last look was to write.
     pub fn wrote(&self, uid: &str) {
-        if let Some(models) = self.known().get_mut(uid) {
+        if let Some(models) = self.known().get(uid) {
             models.writing.clear();
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Models>> {
+    fn known(&self) -> MutexGuard<'_, Remembered<Models>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn entry<'a>(known: &'a mut HashMap<String, Models>, uid: &str) -> &'a mut Models {
-    if known.len() >= REMEMBERED && !known.contains_key(uid) {
-        known.clear();
-    }
-    known.entry(uid.into()).or_default()
 }
 
 #[cfg(test)]
@@ -83,7 +81,7 @@ mod tests {
     #[test]
     fn what_batches_teach_is_known_at_once_and_reaches_status_once_even_if_a_write_fails() {
         let experience = Experience::default();
-        let learn = |answers| experience.learn("u", "m", LearnedTokens { answers, ..LearnedTokens::default() });
+        let learn = |answers| experience.learn("u", None, "m", LearnedTokens { answers, ..LearnedTokens::default() });
         let old = vec![ModelStatus {
             name: "m".into(),
             tokens: LearnedTokens { answers: 100, ..LearnedTokens::default() },
@@ -91,15 +89,15 @@ mod tests {
         }];
         learn(1);
         assert_eq!((answers(&experience.of("u")), experience.of("v").len()), (vec![("m", 1)], 0));
-        assert_eq!(answers(&experience.with("u", &old)), [("m", 101)]);
+        assert_eq!(answers(&experience.with("u", None, &old)), [("m", 101)]);
         learn(2);
         assert_eq!(answers(&experience.of("u")), [("m", 103)], "during the write, which fails");
-        let written = experience.with("u", &old);
+        let written = experience.with("u", None, &old);
         assert_eq!(answers(&written), [("m", 103)]);
         learn(3);
         experience.wrote("u");
-        assert_eq!(answers(&experience.with("u", &written)), [("m", 106)]);
+        assert_eq!(answers(&experience.with("u", None, &written)), [("m", 106)]);
         experience.wrote("u");
-        assert_eq!(answers(&experience.with("u", &[])), [], "another one emptied status: it is learned anew");
+        assert_eq!(answers(&experience.with("u", None, &[])), [], "another one emptied status: it is learned anew");
     }
 }

@@ -51,7 +51,8 @@ pub(super) async fn look<P: Provider>(
                     Err(e) => failed(provider, e),
                 };
                 if matches!(answer, Answer::Probed(_) | Answer::Untried { retryable: false, .. }) {
-                    ctx.probes.note(uid, OwnProbe { generation, secret_version: version.clone() });
+                    let probe = OwnProbe { generation, secret_version: version.clone() };
+                    ctx.probes.note(&uid, provider.namespace().as_deref(), probe);
                 }
                 (version, !probe, answer)
             }

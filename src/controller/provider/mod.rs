@@ -9,6 +9,7 @@ mod look;
 mod prices;
 mod probes;
 mod read_from;
+mod remembered;
 mod reports;
 mod watch;
 mod webhook;

@@ -177,7 +177,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     }
     let (mut status, pause) = look::look(ctx, &provider, &old).await?;
     let uid = provider.uid().unwrap_or_default();
-    status.models = ctx.experience.with(&uid, &old.models);
+    status.models = ctx.experience.with(&uid, provider.namespace().as_deref(), &old.models);
     if let Some(ledger) = ledger.filter(|_| !budgets.is_empty()) {
         status.budgets = ledger.look_after(ctx, &budgets).await.unwrap_or_else(|error| {
             let (namespace, name) = (provider.namespace(), provider.name_any());

@@ -214,9 +214,10 @@ impl Act<'_> {
 
     /// Adds what settled batches taught about their models to the experience with the account.
     fn learn(&self, old: &Journal, next: &Journal) {
-        let Some(provider) = &self.snapshot.view.provider else { return };
+        let (Some(provider), Some(clients)) = (&self.snapshot.view.provider, &self.snapshot.clients) else { return };
+        let namespace = clients.account.object.namespace.as_deref();
         for (model, tokens) in lifecycle::learned(old, next) {
-            self.ctx.experience.learn(&provider.pin.uid, &model, tokens);
+            self.ctx.experience.learn(&provider.pin.uid, namespace, &model, tokens);
         }
     }
 
