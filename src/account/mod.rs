@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use list::{AnsweredBy, DueLook, OnListed, SearchQuery, SearchResult};
-pub use quota::{Quota, QuotaFull, Submission, UsedPlace};
+pub use quota::{AccountLimits, Quota, QuotaFull, Submission, UsedPlace};
 
 use crate::fair::{Budget, Claim, Limits, Share, Shares, Urgency};
+use crate::lifecycle::Load;
 use crate::provider::{ANSWERS, AnswerMemory, ApiError, ErrorKind, OpenAi, Pace};
 use list::Lists;
 
@@ -141,10 +142,10 @@ impl Accounts {
     }
 
     /// Takes in a job's status, for as long as its journal was not read; see [`Quota::guess`]. A status can name any provider.
-    pub fn guess(&self, provider: &str, job: &str, namespace: &str, live: usize) {
+    pub fn guess(&self, provider: &str, job: &str, namespace: &str, live: Load) {
         let mut quotas = self.quotas();
         let before = quotas.of_job(job);
-        if before.as_ref().is_some_and(|quota| quota.has_reported(job)) || (before.is_none() && live == 0) {
+        if before.as_ref().is_some_and(|quota| quota.has_reported(job)) || (before.is_none() && live.batches == 0) {
             return;
         }
         let quota = quotas.count_at(provider, job, &self.clock);
@@ -153,7 +154,7 @@ impl Accounts {
     }
 
     /// Takes in the journal of a job that uses this provider; see [`Quota::report`].
-    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, submission: Submission) {
+    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: Load, submission: Submission) {
         let mut quotas = self.quotas();
         let before = quotas.of_job(job);
         let quota = quotas.count_at(provider, job, &self.clock);
@@ -299,6 +300,11 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::lifecycle::Applicant;
+
+    fn one() -> Load {
+        Load { batches: 1, ..Load::default() }
+    }
 
     fn accounts() -> Accounts {
         Accounts::new(Arc::new(|| 0), Arc::new(|_| {}))
@@ -348,15 +354,15 @@ mod tests {
         let accounts = accounts();
         let is_full = |provider: &str| {
             let quota = accounts.quota(provider);
-            quota.set_limit(Some(1));
-            quota.full("other", "ns").is_some()
+            quota.set_limits(AccountLimits { batches: Some(1), ..AccountLimits::default() });
+            quota.full("other", &Applicant { namespace: "ns".into(), ..Applicant::default() }).is_some()
         };
-        accounts.guess("named", "job", "ns", 1);
+        accounts.guess("named", "job", "ns", one());
         assert!(is_full("named"));
-        accounts.guess("named-later", "job", "ns", 1);
+        accounts.guess("named-later", "job", "ns", one());
         assert!(!is_full("named") && is_full("named-later"));
-        accounts.report("used", "job", "ns", 1, Submission::None);
-        accounts.guess("named", "job", "ns", 1);
+        accounts.report("used", "job", "ns", one(), Submission::None);
+        accounts.guess("named", "job", "ns", one());
         assert!(!is_full("named") && !is_full("named-later") && is_full("used"));
         accounts.forget("job");
         assert!(!is_full("used"));
@@ -366,8 +372,8 @@ mod tests {
     fn providers_that_statuses_make_up_take_no_memory_for_long() {
         let accounts = accounts();
         for number in 0..10_000 {
-            accounts.guess(&format!("made-up-{number}"), "job", "ns", 1);
-            accounts.guess(&format!("made-up-again-{number}"), &format!("gone-{number}"), "ns", 1);
+            accounts.guess(&format!("made-up-{number}"), "job", "ns", one());
+            accounts.guess(&format!("made-up-again-{number}"), &format!("gone-{number}"), "ns", one());
             accounts.forget(&format!("gone-{number}"));
         }
         let quotas = accounts.quotas();

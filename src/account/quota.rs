@@ -1,4 +1,4 @@
-//! Places for batches: `limits.maxBatchesInFlight` of a provider object, and a limit on the jobs that submit at a time.
+//! Places for batches: the limits of a provider object on what is in flight, and a limit on the jobs that submit at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::lifecycle::{Applicant, InFlight, Room, admit};
+use crate::api::EnqueuedTokenLimits;
+use crate::lifecycle::{Applicant, BatchLoad, InFlight, Lack, Load, Room, admit};
 
 /// Maximum number of jobs that submit at a time: twice the calls in flight, so that the right to submit does not expire in the
 /// queue. One namespace has at most half of these places, which is as many as calls are in flight.
@@ -37,7 +38,7 @@ impl std::fmt::Debug for Quota {
 
 #[derive(Default)]
 struct State {
-    limit: Option<usize>,
+    limits: AccountLimits,
     /// Jobs by uid.
     jobs: HashMap<String, Job>,
     waiting: Vec<Waiter>,
@@ -48,16 +49,33 @@ struct State {
     served: BTreeMap<String, u64>,
 }
 
+/// Limits of a provider object on what is in flight over all jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// `limits.maxBatchesInFlight`
+    pub batches: Option<usize>,
+    /// `limits.maxEnqueuedRequests`
+    pub requests: Option<u64>,
+    /// `models[].maxEnqueuedTokens`
+    pub tokens: EnqueuedTokenLimits,
+}
+
 struct Job {
     namespace: String,
     /// Batches that may exist and have not ended.
-    live: usize,
+    live: Load,
     /// Time at which it was guessed from the job's status; None if it is from the journal.
     guessed: Option<i64>,
     submission: Submission,
     /// Time of the last report of `submission`.
     said: i64,
-    place: Option<GivenPlace>,
+    place: Option<Place>,
+}
+
+/// A place of a job, for a batch of this load.
+struct Place {
+    load: BatchLoad,
+    given: GivenPlace,
 }
 
 /// Progress of a job with the submission of a batch.
@@ -87,12 +105,17 @@ struct Waiter {
 }
 
 /// The reason why a job has to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuotaFull {
     /// Other jobs are submitting; this takes a moment.
     Submitting,
-    /// This number of batches is in flight, which is the limit.
-    Batches(usize),
+    /// The account has no room for the batch.
+    NoRoom {
+        /// The limit that keeps it back, with its value; None if the room is for a batch that comes before.
+        limit: Option<(Lack, u64)>,
+        /// Number of jobs of the same namespace that come before.
+        before: usize,
+    },
 }
 
 impl Quota {
@@ -104,17 +127,17 @@ impl Quota {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets `limits.maxBatchesInFlight`.
-    pub fn set_limit(&self, limit: Option<usize>) {
-        self.lock().limit = limit;
+    /// Sets the limits.
+    pub fn set_limits(&self, limits: AccountLimits) {
+        self.lock().limits = limits;
         self.give_out();
     }
 
     /// Takes in a job's status, for as long as its journal was not read.
-    pub fn guess(&self, job: &str, namespace: &str, live: usize) {
+    pub fn guess(&self, job: &str, namespace: &str, live: Load) {
         let now = (self.clock)();
         let mut state = self.lock();
-        if live == 0 && !state.jobs.contains_key(job) {
+        if live.batches == 0 && !state.jobs.contains_key(job) {
             return;
         }
         let of = state.jobs.entry(job.into()).or_insert_with(|| Job { guessed: Some(now), ..Job::of(namespace) });
@@ -124,42 +147,36 @@ impl Quota {
     }
 
     /// Takes in a job's journal: the batches that may exist and have not ended, and the progress with one more.
-    pub fn report(&self, job: &str, namespace: &str, live: usize, submission: Submission) {
+    pub fn report(&self, job: &str, namespace: &str, live: Load, submission: Submission) {
         let now = (self.clock)();
         {
             let mut state = self.lock();
             let of = state.job(job, namespace);
             (of.live, of.guessed, of.submission, of.said) = (live, None, submission, now);
-            if matches!(of.place, Some(GivenPlace::Used)) {
-                of.place = None;
-            }
+            of.place.take_if(|place| matches!(place.given, GivenPlace::Used));
         }
         self.give_out();
     }
 
-    /// Returns the reason why a job of `namespace` would have to wait with a submission; None if there is room, or it has a
-    /// place.
-    pub fn full(&self, job: &str, namespace: &str) -> Option<QuotaFull> {
-        let (now, state) = ((self.clock)(), self.lock());
-        if state.jobs.get(job).is_some_and(|of| of.has_place(now)) {
-            return None;
-        }
-        state.full(now, namespace)
+    /// Returns the reason why a job would have to wait with the batch that it `wants` to submit; None if there is room, or it has
+    /// a place for it. If the job waits, it waits for this batch from now on. Its turn is the quota's to say.
+    pub fn full(&self, job: &str, wants: &Applicant) -> Option<QuotaFull> {
+        self.lock().full((self.clock)(), job, wants)
     }
 
-    /// Uses the job's place, or a free one. Returns None if there is none any more.
-    pub fn take(self: &Arc<Self>, job: &str, namespace: &str) -> Option<UsedPlace> {
+    /// Uses the job's place, or free room, for the batch that it `wants` to submit. Returns None if there is none any more.
+    pub fn take(self: &Arc<Self>, job: &str, wants: &Applicant) -> Option<UsedPlace> {
         let now = (self.clock)();
         let mut state = self.lock();
-        let had_place = state.job(job, namespace).has_place(now);
-        if !had_place && state.full(now, namespace).is_some() {
+        if state.full(now, job, wants).is_some() {
             return None;
         }
-        if !had_place {
-            state.serve(namespace);
+        if !state.has_place_for(now, job, &wants.load) {
+            state.serve(&wants.namespace);
         }
-        let of = state.job(job, namespace);
-        (of.place, of.submission, of.said) = (Some(GivenPlace::Used), Submission::Begun, now);
+        let of = state.job(job, &wants.namespace);
+        of.place = Some(Place { load: wants.load.clone(), given: GivenPlace::Used });
+        (of.submission, of.said) = (Submission::Begun, now);
         Some(UsedPlace { quota: self.clone(), job: job.into(), has_permit: false })
     }
 
@@ -176,20 +193,24 @@ impl Quota {
         let mut state = self.lock();
         let of = state.jobs.get_mut(job);
         let is_released =
-            of.is_some_and(|of| of.place.take_if(|place| matches!(place, GivenPlace::Since(_))).is_some());
+            of.is_some_and(|of| of.place.take_if(|place| matches!(place.given, GivenPlace::Since(_))).is_some());
         drop(state);
         if is_released {
             self.give_out();
         }
     }
 
-    /// Waits until the job has a place. Dropping the future takes it out of the queue.
-    pub async fn place(&self, job: &str, namespace: &str) {
+    /// Waits until the job has a place for the batch that it `wants` to submit. Dropping the future takes it out of the queue.
+    pub async fn place(&self, job: &str, wants: Applicant) {
         let (give, mut given) = oneshot::channel();
         {
             let mut state = self.lock();
             state.turns += 1;
-            let applicant = Applicant { namespace: namespace.into(), turn: state.turns };
+            let applicant = Applicant { turn: state.turns, ..wants };
+            // A place for another batch is of no use.
+            if let Some(of) = state.jobs.get_mut(job) {
+                of.place.take_if(|place| matches!(place.given, GivenPlace::Since(_)));
+            }
             state.waiting.push(Waiter { job: job.into(), applicant, give });
         }
         self.give_out();
@@ -242,13 +263,14 @@ impl Quota {
         if waiting.is_empty() {
             return;
         }
-        let mut admitted = admit(state.room(), state.in_flight(now), &waiting);
+        let mut admitted = admit(&state.room(), state.in_flight(now, None), &waiting);
         admitted.sort_unstable_by(|a, b| b.cmp(a));
         for i in admitted {
             let Waiter { job, applicant, give } = state.waiting.swap_remove(i);
             if give.send(()).is_ok() {
                 state.serve(&applicant.namespace);
-                state.job(&job, &applicant.namespace).place = Some(GivenPlace::Since(now));
+                let place = Place { load: applicant.load, given: GivenPlace::Since(now) };
+                state.job(&job, &applicant.namespace).place = Some(place);
             }
         }
     }
@@ -265,19 +287,24 @@ impl State {
     }
 
     fn room(&self) -> Room {
-        Room { batches: self.limit, submitting: SUBMITTING }
+        let AccountLimits { batches, requests, tokens } = self.limits.clone();
+        Room { batches, requests, tokens, batches_of_models: BTreeMap::new(), submitting: SUBMITTING }
     }
 
-    fn in_flight(&self, now: i64) -> InFlight {
+    /// Returns the use of the account, without the place of one job.
+    fn in_flight(&self, now: i64, without: Option<&str>) -> InFlight {
         let mut in_flight = InFlight { served: self.served.clone(), ..Default::default() };
-        for job in self.jobs.values() {
-            let has_place = job.has_place(now);
+        for (uid, job) in &self.jobs {
+            let place = job.place(now).filter(|_| without != Some(uid));
             let is_out_of_date = job.guessed.is_some_and(|guessed| now >= guessed + GUESSED);
-            let batches = if is_out_of_date { 0 } else { job.live } + usize::from(has_place);
+            let live = (!is_out_of_date).then_some(&job.live);
+            live.into_iter().for_each(|live| in_flight.load.merge(live));
+            place.into_iter().for_each(|place| in_flight.load.add(&place.load));
+            let batches = live.map_or(0, |live| live.batches) + usize::from(place.is_some());
             if batches > 0 {
                 *in_flight.batches.entry(job.namespace.clone()).or_insert(0) += batches;
             }
-            if has_place || job.is_submitting(now) {
+            if place.is_some() || job.is_submitting(now) {
                 *in_flight.submitting.entry(job.namespace.clone()).or_insert(0) += 1;
                 in_flight.stalled += usize::from(job.is_stalled(now));
             }
@@ -285,29 +312,47 @@ impl State {
         in_flight
     }
 
-    fn full(&self, now: i64, namespace: &str) -> Option<QuotaFull> {
-        let (in_flight, room) = (self.in_flight(now), self.room());
-        match in_flight.has_room(room, namespace) {
-            true => None,
-            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }, namespace) => {
-                Some(QuotaFull::Submitting)
-            }
-            false => Some(QuotaFull::Batches(room.batches.unwrap_or_default())),
+    fn has_place_for(&self, now: i64, job: &str, load: &BatchLoad) -> bool {
+        self.jobs.get(job).and_then(|of| of.place(now)).is_some_and(|place| place.load == *load)
+    }
+
+    fn full(&mut self, now: i64, job: &str, wants: &Applicant) -> Option<QuotaFull> {
+        if self.has_place_for(now, job, &wants.load) {
+            return None;
         }
+        let mut wants = Applicant { turn: self.turns + 1, ..wants.clone() };
+        if let Some(waiter) = self.waiting.iter_mut().find(|waiter| waiter.job == job) {
+            wants.turn = waiter.applicant.turn;
+            waiter.applicant = wants.clone();
+        }
+        let others = self.waiting.iter().filter(|waiter| waiter.job != job).map(|waiter| waiter.applicant.clone());
+        let all: Vec<Applicant> = std::iter::once(wants.clone()).chain(others).collect();
+        let (room, in_flight) = (self.room(), self.in_flight(now, Some(job)));
+        let lack = room.lacks(&in_flight.load, &wants.load);
+        if lack.is_none() && admit(&room, in_flight.clone(), &all).contains(&0) {
+            return None;
+        }
+        if lack.is_none() && !in_flight.may_submit(&room, &wants.namespace) {
+            return Some(QuotaFull::Submitting);
+        }
+        let is_before = |other: &&Applicant| other.namespace == wants.namespace && other.rank() < wants.rank();
+        let limit = lack.and_then(|lack| Some((room.limit(&lack, &wants.load.model)?, lack)));
+        let limit = limit.map(|(limit, lack)| (lack, limit));
+        Some(QuotaFull::NoRoom { limit, before: all.iter().filter(is_before).count() })
     }
 }
 
 impl Job {
     fn of(namespace: &str) -> Job {
-        Job { namespace: namespace.into(), live: 0, guessed: None, submission: Submission::None, said: 0, place: None }
+        let (live, submission) = (Load::default(), Submission::None);
+        Job { namespace: namespace.into(), live, guessed: None, submission, said: 0, place: None }
     }
 
-    fn has_place(&self, now: i64) -> bool {
-        match self.place {
-            Some(GivenPlace::Since(given)) => now < given + KEPT,
-            Some(GivenPlace::Used) => self.is_submitting(now),
-            None => false,
-        }
+    fn place(&self, now: i64) -> Option<&Place> {
+        self.place.as_ref().filter(|place| match place.given {
+            GivenPlace::Since(given) => now < given + KEPT,
+            GivenPlace::Used => self.is_submitting(now),
+        })
     }
 
     fn is_submitting(&self, now: i64) -> bool {
@@ -315,7 +360,7 @@ impl Job {
     }
 
     fn is_stalled(&self, now: i64) -> bool {
-        match (self.submission, self.place) {
+        match (self.submission, self.place.as_ref().map(|place| place.given)) {
             (Submission::Posting, _) => false,
             (Submission::None, Some(GivenPlace::Since(given))) => now >= given + STALLED,
             _ => now >= self.said + STALLED,

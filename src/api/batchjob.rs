@@ -113,6 +113,12 @@ pub struct BatchJobSpec {
     #[serde(default = "parallelism")]
     #[schemars(range(min = 1, max = 100))]
     pub parallelism: i32,
+    /// Rank among the jobs of its namespace that wait for the same account (`WaitingForQuota`): the job with the highest number
+    /// submits next, and of several the oldest. It does not let the namespace overtake another one. A change counts at once. The
+    /// default is 0.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
     /// Failures of one batch as a whole that the job tolerates: with one more it fails, with the reason
     /// `BackoffLimitExceeded`. Waiting for capacity is no failure. The default is 3.
     #[serde(default = "backoff_limit_per_batch")]

@@ -318,10 +318,16 @@ pub struct ProviderWebhook {
 #[serde(rename_all = "camelCase")]
 pub struct ProviderLimits {
     /// Batches that may be in flight in the account at a time, over all jobs; unset: no limit. Jobs that wait for a place have the
-    /// reason `WaitingForQuota`; the next place goes to the namespace with the fewest batches in flight.
+    /// reason `WaitingForQuota`; the next place goes to the namespace with the fewest batches in flight, and within it to the job
+    /// with the highest `priority`, the oldest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_batches_in_flight: Option<i32>,
+    /// Requests that may be in flight in the account at a time, over all jobs and batches; unset: no limit. Batches have at most
+    /// as many requests. A batch that does not fit is not overtaken by smaller ones that come after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_enqueued_requests: Option<i64>,
     /// Requests in one batch; unset: the vendor's limit, 50,000 at OpenAI and 100,000 at Azure OpenAI. An account that takes
     /// fewer at a time has its batches halved until they fit, which takes minutes each time; a lower limit makes smaller
     /// batches from the beginning.
@@ -354,6 +360,10 @@ pub struct EffectiveLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_batches_in_flight: Option<i32>,
+    /// Requests that may be in flight in the account at a time, over all jobs; unset: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_enqueued_requests: Option<i64>,
     /// Requests in one batch.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests_per_batch: i32,

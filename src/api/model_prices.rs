@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.prices) || has(self.maxInputTokens) || has(self.maxOutputTokens)")
-        .message("an entry of `models` needs `prices`, `maxInputTokens` or `maxOutputTokens`"),
+    validation = Rule::new("has(self.prices) || has(self.maxInputTokens) || has(self.maxOutputTokens) || has(self.maxEnqueuedTokens)")
+        .message("an entry of `models` needs `prices`, `maxInputTokens`, `maxOutputTokens` or `maxEnqueuedTokens`"),
     validation = Rule::new("!has(self.batchDiscountPercent) || has(self.prices)")
         .message("`batchDiscountPercent` is a discount on `prices`; set these too, or remove it"),
     validation = Rule::new("!has(self.batchDiscountPercent) || !has(self.prices) || !has(self.prices.batch)")
@@ -37,6 +37,13 @@ pub struct ProviderModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_output_tokens: Option<i64>,
+    /// Input tokens that may be in flight in the account at a time, over all jobs and batches; unset: no limit. The models of an
+    /// entry whose name ends in `*` have them together. Tokens are estimated, as in `status.estimate` of jobs, and batches are cut
+    /// so that they fit; one that is larger by itself goes alone. It is a limit of one account, and has no place in a table of
+    /// `pricesRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000i64))]
+    pub max_enqueued_tokens: Option<i64>,
 }
 
 /// Prices of a model in USD, as decimal numbers in quotes, with at most six digits before and six behind the point.

@@ -31,7 +31,7 @@ impl Step {
             | Step::LookForInput
             | Step::Plan { .. }
             | Step::ProveStore
-            | Step::WaitForPlace
+            | Step::WaitForPlace(_)
             | Step::Reserve { .. }
             | Step::SettleCost { .. }
             | Step::Release

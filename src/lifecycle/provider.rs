@@ -306,6 +306,7 @@ mod tests {
 
     const LIMITS: EffectiveLimits = EffectiveLimits {
         max_batches_in_flight: None,
+        max_enqueued_requests: None,
         max_requests_per_batch: 1,
         max_bytes_per_batch: 1,
         max_inputs_per_batch: 1,

@@ -60,8 +60,8 @@ pub enum Step {
     ProveStore,
     /// Upload the shard of this index for this attempt.
     Upload(AttemptKey),
-    /// Wait for the account to have a place for one more batch.
-    WaitForPlace,
+    /// Wait for the account to have a place for the batch of this attempt.
+    WaitForPlace(AttemptKey),
     /// Reserve the most that the batch of this attempt can cost in the ledger of the provider's budgets.
     Reserve {
         /// The attempt.
@@ -216,7 +216,7 @@ impl Step {
             Step::WriteIntent { .. } => "WriteIntent",
             Step::ProveStore => "ProveStore",
             Step::Upload(_) => "Upload",
-            Step::WaitForPlace => "WaitForPlace",
+            Step::WaitForPlace(_) => "WaitForPlace",
             Step::Reserve { .. } => "Reserve",
             Step::SettleCost { .. } => "SettleCost",
             Step::Release => "Release",
@@ -253,7 +253,7 @@ impl Step {
             | Step::Probe(attempt_key)
             | Step::Revoke(attempt_key)
             | Step::Poll(attempt_key) => Some(Task::Call(*attempt_key)),
-            Step::WaitForPlace => Some(Task::Place),
+            Step::WaitForPlace(_) => Some(Task::Place),
             Step::Reserve { .. } => Some(Task::Reserve),
             Step::SettleCost { attempt_key, .. } => Some(Task::SettleCost(*attempt_key)),
             Step::Release => Some(Task::Release),

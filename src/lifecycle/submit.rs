@@ -72,7 +72,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
                 round.say(reasons::WAITING_FOR_QUOTA, why.clone());
             }
             if !o.memory.running.contains(&Task::Place) {
-                return Some(Step::WaitForPlace);
+                return Some(Step::WaitForPlace(attempt_key));
             }
         } else if !o.memory.running.contains(&Task::Upload(attempt_key)) && uploading < o.job.parallelism {
             return Some(Step::Upload(attempt_key));

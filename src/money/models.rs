@@ -46,7 +46,7 @@ impl PriceList {
             }
             if limits != TokenLimits::default() {
                 list.limits.push((model.name.clone(), limits));
-            } else if model.prices.is_none() {
+            } else if model.prices.is_none() && model.max_enqueued_tokens.is_none() {
                 return fault("needs `prices`, `maxInputTokens` or `maxOutputTokens`");
             }
         }

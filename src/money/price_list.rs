@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Prices;
+use crate::api::fitting;
 
 /// Limits that a model itself has, whatever a request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -47,14 +48,14 @@ impl PriceList {
     /// Returns the same with their origin.
     pub fn priced(&self, model: &str) -> Option<Priced<'_>> {
         match fitting(&self.models, model) {
-            Some(prices) => Some(Priced { prices, from: &self.from }),
+            Some((_, prices)) => Some(Priced { prices, from: &self.from }),
             None => self.otherwise.as_deref()?.priced(model),
         }
     }
 
     /// Returns the limits of a model, each from the first list that has it.
     pub fn limits_of(&self, model: &str) -> TokenLimits {
-        let own = fitting(&self.limits, model).copied().unwrap_or_default();
+        let own = fitting(&self.limits, model).map(|(_, limits)| *limits).unwrap_or_default();
         let other = self.otherwise.as_deref().map(|list| list.limits_of(model)).unwrap_or_default();
         TokenLimits {
             max_input_tokens: own.max_input_tokens.or(other.max_input_tokens),
@@ -97,15 +98,6 @@ impl PriceList {
             + names.chain(limits).sum::<usize>()
             + other
     }
-}
-
-fn fitting<'a, T>(list: &'a [(String, T)], model: &str) -> Option<&'a T> {
-    let fits = |name: &str| match name.strip_suffix('*') {
-        Some(start) => model.starts_with(start).then_some(start.len()),
-        None => (name == model).then_some(usize::MAX),
-    };
-    let fitting = list.iter().filter_map(|(name, of)| Some((fits(name)?, of)));
-    fitting.max_by_key(|(length, _)| *length).map(|(_, of)| of)
 }
 
 #[cfg(test)]

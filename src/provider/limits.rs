@@ -20,6 +20,7 @@ impl Limits {
     pub fn effective(self, set: ProviderLimits) -> EffectiveLimits {
         EffectiveLimits {
             max_batches_in_flight: set.max_batches_in_flight,
+            max_enqueued_requests: set.max_enqueued_requests,
             max_requests_per_batch: set.max_requests_per_batch.unwrap_or(self.requests),
             max_bytes_per_batch: set.max_bytes_per_batch.unwrap_or(self.bytes),
             max_inputs_per_batch: set.max_inputs_per_batch.unwrap_or(self.inputs),

@@ -140,6 +140,7 @@ impl<'a> Pass<'a> {
             move || {
                 ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
                     .on_disk(options.open_disk)
+                    .of_text(options.max_text.clone())
             }
         });
         Pass {

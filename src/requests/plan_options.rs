@@ -8,7 +8,8 @@ use super::objects::Selection;
 use super::template::Template;
 use super::variable::ValueSource;
 use crate::api::{
-    CsvOptions, EmptyPolicy, Endpoint, InputCompression, InputFormat, OnTooLarge, RequestTemplate, WorkHashVersion,
+    CsvOptions, EmptyPolicy, Endpoint, InputCompression, InputFormat, OnTooLarge, RequestTemplate, TextLimits,
+    WorkHashVersion,
 };
 use crate::store::KeyedLines;
 
@@ -49,6 +50,8 @@ pub struct PlanOptions {
     pub max_bytes: u64,
     /// Most inputs of embeddings in one batch, over all its requests.
     pub max_inputs: u64,
+    /// Most bytes of text in one batch.
+    pub max_text: TextLimits,
     /// Most bytes of local disk for batches that are not full yet, compressed.
     pub open_disk: u64,
     /// Most batches in all.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::staged::Spool;
 use super::{Folder, StoreError, layout};
-use crate::api::{TokenHints, WorkHashVersion};
+use crate::api::{TextLimits, TokenHints, WorkHashVersion};
 
 /// A line of a shard's index.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -111,6 +111,7 @@ pub struct ShardWriter<'a> {
     max_requests: i64,
     max_bytes: u64,
     max_inputs: Option<u64>,
+    max_text: TextLimits,
     /// Whether little memory is held, at the cost of compression.
     is_small: bool,
     open: BTreeMap<String, Open>,
@@ -144,6 +145,7 @@ impl<'a> ShardWriter<'a> {
             max_requests,
             max_bytes,
             max_inputs: None,
+            max_text: TextLimits::default(),
             is_small: false,
             open: BTreeMap::new(),
             full: vec![],
@@ -155,6 +157,12 @@ impl<'a> ShardWriter<'a> {
     /// Limits the inputs of embeddings in a shard to `max_inputs`; None for other requests.
     pub fn of_inputs(mut self, max_inputs: Option<u64>) -> Self {
         self.max_inputs = max_inputs;
+        self
+    }
+
+    /// Limits the bytes of text in a shard. A request with more has a shard of its own.
+    pub fn of_text(mut self, max_text: TextLimits) -> Self {
+        self.max_text = max_text;
         self
     }
 
@@ -200,8 +208,10 @@ impl<'a> ShardWriter<'a> {
         entry: &IndexEntry,
     ) -> Result<i64, StoreError> {
         let size = line.iter().map(|part| part.len() as u64).sum::<u64>() + 1;
+        let max_text = self.max_text.of_model(model);
         let full = |s: &Open| {
             s.requests >= self.max_requests
+                || max_text.is_some_and(|most| s.hints.text_bytes.saturating_add(hints.text_bytes) > most)
                 || s.lines.bytes() + size > self.max_bytes
                 || self.max_inputs.is_some_and(|most| s.inputs + inputs > most)
         };

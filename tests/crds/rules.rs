@@ -9,6 +9,7 @@ const EDITABLE: &[&str] = &[
     "suspend",
     "stopPolicy",
     "parallelism",
+    "priority",
     "backoffLimitPerBatch",
     "backoffLimitPerRequest",
     "maxFailedRequests",
@@ -85,7 +86,7 @@ fn what_differs_between_vendors_has_no_default_in_the_schema() {
     let window = schema_of("batchjobs.yaml")["properties"]["spec"]["properties"]["completionWindowSeconds"].clone();
     let limits = ["batchproviders.yaml", "clusterbatchproviders.yaml"]
         .map(|file| schema_of(file)["properties"]["spec"]["properties"]["limits"].clone());
-    assert!(limits.iter().all(|limits| limits["properties"].as_object().unwrap().len() == 4));
+    assert!(limits.iter().all(|limits| limits["properties"].as_object().unwrap().len() == 5));
     for schema in limits.iter().chain([&window]) {
         assert!(schema.is_object() && !schema.to_string().contains("\"default\""), "{schema}");
     }

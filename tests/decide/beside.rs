@@ -59,7 +59,7 @@ fn a_permit_whose_intent_is_over_keeps_no_other_from_being_written() {
 fn a_job_waits_for_a_place_in_words_of_its_own_and_is_sent_once_there_is_one() {
     let (journal, mut memory) = two(None);
     memory.place = Place::Full("20 batches are in flight".into());
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::WaitForPlace);
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::WaitForPlace(AttemptKey { shard: 0, attempt: 1 }));
     memory.running.insert(Task::Place);
     let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("it does not wait") };
     assert_eq!((why.stage, why.note.as_deref()), ("WaitingForQuota", Some("20 batches are in flight")));

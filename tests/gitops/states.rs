@@ -239,6 +239,7 @@ fn checked_with(
 ) -> ProviderStatus {
     let limits = EffectiveLimits {
         max_batches_in_flight: None,
+        max_enqueued_requests: None,
         max_requests_per_batch: 50_000,
         max_bytes_per_batch: 200_000_000,
         max_inputs_per_batch: 50_000,

@@ -24,6 +24,7 @@ pub fn options() -> PlanOptions {
         max_requests: 1000,
         max_bytes: 1 << 20,
         max_inputs: 50_000,
+        max_text: Default::default(),
         open_disk: u64::MAX,
         max_batches: 100,
         allowed_models: vec![],

@@ -98,7 +98,7 @@ pub(crate) async fn open(
     let fingerprint = account.fingerprint();
     let key = account.key(&fingerprint);
     let (calls, quota) = (ctx.accounts.get(&key), ctx.accounts.quota(&key.provider));
-    quota.set_limit(account.limits().max_batches_in_flight.and_then(|limit| usize::try_from(limit).ok()));
+    quota.set_limits(account.limits_in_flight());
     let api = match account.client(job.spec.provider_ref.kind) {
         Ok(api) => Arc::new(calls.client(api, &namespace)),
         Err(e) => return blocked(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),

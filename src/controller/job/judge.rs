@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::events::not_published;
 use super::job_state::JobState;
 use super::observe::Snapshot;
-use crate::account::{QuotaFull, Submission};
-use crate::api::text::clock_time;
+use super::place::place;
+use crate::account::Submission;
 use crate::controller::Context;
-use crate::lifecycle::{Blocked, Memory, Owner, Place, ReserveResult, Shard, Step, Task, decide, next_visit};
+use crate::lifecycle::{Blocked, Load, Memory, Owner, Place, ReserveResult, Shard, Step, Task, decide, next_visit};
 
 /// A decision, and the memory that it was made with.
 pub(super) struct Decision {
@@ -42,7 +42,6 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
         job_state.remember(|m| _ = m.reserved.take_if(|known| is_over(known)));
     }
     let mut memory = Memory {
-        place: place(snapshot),
         error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),
         failed_calls: job_state.failed_calls(),
         last_step_failed: job_state.backoff(None).failures > 0,
@@ -51,7 +50,7 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
     let next_try = memory.hold_back(snapshot.now);
     // A task that waits for room counts as begun, so that other steps go on.
     memory.running.extend(job_state.task_rooms.waiting());
-    let mut step = decide(&snapshot.observed(&ctx.timing, &memory));
+    let mut step = next_step(ctx, snapshot, &mut memory);
     let Step::Wait { until, why } = &mut step else {
         return Decision { step, memory, blocked: lasting.and_then(|b| b.blocked()), is_brief: false };
     };
@@ -71,6 +70,19 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
     Decision { step, memory, blocked: None, is_brief: tell_at.is_some() }
 }
 
+/// Decides on the next step. The account is asked for a place only if the next batch needs one.
+fn next_step(ctx: &Context, snapshot: &Snapshot, memory: &mut Memory) -> Step {
+    let is_waiting = memory.running.remove(&Task::Place);
+    memory.place = Place::Soon;
+    let step = decide(&snapshot.observed(&ctx.timing, memory));
+    if is_waiting {
+        memory.running.insert(Task::Place);
+    }
+    let Step::WaitForPlace(attempt_key) = step else { return step };
+    memory.place = place(snapshot, attempt_key);
+    decide(&snapshot.observed(&ctx.timing, memory))
+}
+
 /// Returns the message about partial results that cannot be published.
 fn unpublished(job_state: &JobState) -> Option<String> {
     let failing = job_state.lasting(|what| *what == Some(Task::Publish))?;
@@ -85,7 +97,8 @@ fn account_for(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) {
         return;
     }
     let memory = job_state.memory();
-    let live = journal.shards.iter().filter(|shard| shard.is_live()).count();
+    let known = snapshot.view.provider.as_ref().map(|provider| &*provider.models).unwrap_or_default();
+    let live = Load::of_journal(journal, known);
     let submission = match memory.running.iter().any(|task| matches!(task, Task::Post(_))) {
         true => Submission::Posting,
         false if memory.permit.is_some() => Submission::Begun,
@@ -94,27 +107,4 @@ fn account_for(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) {
     ctx.accounts.report(&clients.account.key("").provider, uid, namespace, live, submission);
     let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
     clients.calls.keep(uid, |batch| recorded.contains(batch));
-}
-
-/// Returns the place that the account has for one more batch.
-fn place(snapshot: &Snapshot) -> Place {
-    let Some(clients) = &snapshot.clients else { return Place::Free };
-    if let Some(left) = clients.calls.pace().pause() {
-        let until = snapshot.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
-        // Rounded up to whole minutes, so that an unchanged wait leaves the status unchanged.
-        let until = clock_time(until.saturating_add(59_999) / 60_000 * 60_000);
-        return Place::Full(format!(
-            "the provider asked for a pause of all calls of its account, until {until} at most"
-        ));
-    }
-    let Owner { uid, namespace, .. } = &snapshot.view.owner;
-    match clients.quota.full(uid, namespace) {
-        None => Place::Free,
-        Some(QuotaFull::Submitting) => Place::Soon,
-        Some(QuotaFull::Batches(limit)) => Place::Full(format!(
-            "{limit} batches are in flight at {}, and its `limits.maxBatchesInFlight` allows no more; the next one is sent when \
-             one of them ends, of the namespace that has the fewest",
-            clients.account.name
-        )),
-    }
 }

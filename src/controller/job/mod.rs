@@ -14,6 +14,7 @@ mod judge;
 mod notices;
 pub(super) mod observe;
 pub(super) mod permit;
+mod place;
 mod reconcile;
 mod record;
 mod references;

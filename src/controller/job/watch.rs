@@ -17,7 +17,7 @@ use super::reconcile::reconcile;
 use crate::api::{BatchJob, Outcome, conditions};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
-use crate::lifecycle::{cost_nothing, is_finished};
+use crate::lifecycle::{Load, cost_nothing, is_finished};
 use crate::telemetry::Health;
 
 /// Number of jobs in one page of a list. A job may hold 1.5 MB of requests, and a page takes three times its size while it is read.
@@ -108,16 +108,12 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
 /// Counts the batches in a job's status towards the limit of its account, until the job's journal is read and says how many there are.
 fn count(ctx: &Context, job: &BatchJob) {
     let Some(uid) = job.metadata.uid.as_deref() else { return };
-    let Some(provider) = job.status.as_ref().and_then(|s| s.provider.as_ref()) else { return };
+    let Some(status) = &job.status else { return };
+    let Some(provider) = &status.provider else { return };
     if !is_finished(job) {
         let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-        ctx.accounts.guess(&provider.uid, uid, namespace, in_flight(job));
+        ctx.accounts.guess(&provider.uid, uid, namespace, Load::of_status(status));
     }
-}
-
-/// Returns the number of batches that may run, according to status.
-fn in_flight(job: &BatchJob) -> usize {
-    job.status.iter().flat_map(|s| &s.batches).filter(|batch| crate::lifecycle::is_in_flight(batch)).count()
 }
 
 /// Drops the states of jobs that were deleted without a last visit, for example because a person removed the finalizer by hand. They are

@@ -15,7 +15,7 @@ use super::ledger::{ProviderLedger, budgets_of};
 use super::prices::{self, SharedList};
 use super::watch::is_partial;
 use super::{AccountChange, Provider, ProviderKey, ReadFrom};
-use crate::account::AccountKey;
+use crate::account::{AccountKey, AccountLimits};
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
@@ -138,6 +138,16 @@ impl Account {
     /// Returns the limits that apply to its batches.
     pub fn limits(&self) -> EffectiveLimits {
         self.dialect().limits.effective(self.limits)
+    }
+
+    /// Returns the limits on what is in flight.
+    pub fn limits_in_flight(&self) -> AccountLimits {
+        let limits = self.limits();
+        AccountLimits {
+            batches: limits.max_batches_in_flight.and_then(|limit| usize::try_from(limit).ok()),
+            requests: limits.max_enqueued_requests.and_then(|limit| u64::try_from(limit).ok()),
+            tokens: self.prices.enqueued_tokens.clone(),
+        }
     }
 
     /// Returns the object's metadata at the last look.

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use super::Provider;
 use super::account::full_name;
 use crate::api::conditions::reasons;
-use crate::api::{BatchProviderSpec, PriceTableReference, ProviderKind};
+use crate::api::{BatchProviderSpec, EnqueuedTokenLimits, PriceTableReference, ProviderKind};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::fair::{Budget, Grant};
@@ -28,6 +28,8 @@ const REMEMBERED: usize = 1_000;
 pub(crate) struct SharedList {
     /// The list.
     pub list: Arc<PriceList>,
+    /// Limits of the input tokens that the account takes at a time.
+    pub enqueued_tokens: EnqueuedTokenLimits,
     fault: Option<Blocked>,
     /// The memory of the list.
     _memory: Option<Grant>,
@@ -135,9 +137,11 @@ pub(super) async fn list(
 /// Makes a list, if there is memory for it.
 fn made(memory: &Arc<Budget>, source: &Source<'_>, table: Option<Table>) -> SharedList {
     let (list, fault) = list_of(source, table);
-    let bytes = u64::try_from(list.weight()).unwrap_or(u64::MAX);
+    // They hold whatever becomes of the prices: there are at most 64.
+    let enqueued_tokens = EnqueuedTokenLimits::of(&source.spec.models);
+    let bytes = u64::try_from(list.weight() + enqueued_tokens.weight()).unwrap_or(u64::MAX);
     match memory.take(source.namespace, bytes) {
-        Some(memory) => SharedList { list: Arc::new(list), fault, _memory: Some(memory) },
+        Some(memory) => SharedList { list: Arc::new(list), enqueued_tokens, fault, _memory: Some(memory) },
         None => {
             let message = format!(
                 "there is no memory for the prices of {} while other accounts of namespace '{}' have so many; let names that end in `*` \
@@ -147,7 +151,7 @@ fn made(memory: &Arc<Budget>, source: &Source<'_>, table: Option<Table>) -> Shar
             );
             let list = PriceList { fault: Some(message.clone()), ..PriceList::default() };
             let fault = Some(Blocked { reason: reasons::PRICES_INVALID, message });
-            SharedList { list: Arc::new(list), fault, _memory: None }
+            SharedList { list: Arc::new(list), enqueued_tokens, fault, _memory: None }
         }
     }
 }

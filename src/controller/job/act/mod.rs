@@ -17,13 +17,14 @@ use super::job_state::JobState;
 use super::notices;
 use super::observe::Snapshot;
 use super::permit::PostPermit;
+use super::place::applicant;
 use crate::account::UsedPlace;
 use crate::api::conditions::reasons;
 use crate::api::{owner_of_child, weight};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
-use crate::lifecycle::{self, Journal, ManifestView, Owner, Step};
+use crate::lifecycle::{self, AttemptKey, Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
 
@@ -104,7 +105,7 @@ impl Act<'_> {
             Step::Publish => self.start_publish()?,
             Step::Write => self.start_write()?,
             Step::WriteSuccess => self.mark().await?,
-            Step::WaitForPlace
+            Step::WaitForPlace(_)
             | Step::Reserve { .. }
             | Step::SettleCost { .. }
             | Step::Release
@@ -242,11 +243,12 @@ impl Act<'_> {
 
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), StepError> {
         let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
-        let Owner { uid, namespace, .. } = &self.snapshot.view.owner;
+        let uid = &self.snapshot.view.owner.uid;
         let (journals, quota) = (&self.clients()?.journals, &self.clients()?.quota);
         // A POST that is repeated with its token is for a batch that is counted already.
-        let is_repeated = old.shards.iter().any(|s| s.attempt.as_ref().is_some_and(|a| a.intent_id == intent_id));
-        let place = if is_repeated { None } else { quota.take(uid, namespace) };
+        let is_repeated = attempt_of(old, intent_id).is_some();
+        let wants = attempt_of(next, intent_id).map(|attempt_key| applicant(self.snapshot, next, attempt_key));
+        let place = wants.filter(|_| !is_repeated).and_then(|wants| quota.take(uid, &wants));
         if place.is_none() && !is_repeated {
             // Another job took the place. The next decision is to wait.
             return Ok(());
@@ -272,6 +274,14 @@ impl Act<'_> {
         self.job_state.remember(|m| m.store_proved = Some(proved));
         Ok(())
     }
+}
+
+/// Returns the attempt whose intent has this id.
+fn attempt_of(journal: &Journal, intent_id: &str) -> Option<AttemptKey> {
+    journal.shards.entries().find_map(|(shard, of)| {
+        let attempt = of.attempt.as_ref().filter(|attempt| attempt.intent_id == intent_id)?;
+        Some(AttemptKey { shard, attempt: attempt.number })
+    })
 }
 
 pub(crate) fn manifest_view(manifest: &Manifest) -> ManifestView {

@@ -19,6 +19,7 @@ use super::Act;
 use super::transfer::{Outcome, memory_edit};
 use crate::api::conditions::reasons;
 use crate::controller::job::permit::SubmitRequest;
+use crate::controller::job::place::applicant;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
@@ -92,11 +93,14 @@ impl Act<'_> {
                     start(Box::pin(async move { call.poll(batch_id, made, period).await }));
                 }
             }
-            Step::WaitForPlace => start(Box::pin(async move {
-                call.clients.calls.pace().ready().await;
-                call.clients.quota.place(&call.uid, &call.expected.owner.namespace).await;
-                Ok(memory_edit(|_| {}))
-            })),
+            Step::WaitForPlace(attempt_key) => {
+                let wants = applicant(self.snapshot, self.journal()?, attempt_key);
+                start(Box::pin(async move {
+                    call.clients.calls.pace().ready().await;
+                    call.clients.quota.place(&call.uid, wants).await;
+                    Ok(memory_edit(|_| {}))
+                }));
+            }
             Step::Reserve { attempt_key, amount } => {
                 let judged = self.judged_by()?;
                 start(Box::pin(async move { call.reserve(judged, attempt_key, amount).await }));

@@ -6,9 +6,9 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::info;
 
 use super::reuse::{self, Reusable};
-use super::{max_requests, memory_edit};
+use super::{max_requests, max_text, memory_edit};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, WorkHashVersion};
+use crate::api::{BatchJob, TextLimits, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::clients::Clients;
@@ -46,9 +46,10 @@ impl Act<'_> {
             let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let allowed_models = allowed_models(&ctx, &clients.account).await?;
+            let max_text = max_text(&ctx, &clients);
             let open_disk = ctx.jobs.disk.of_open_shards();
             let checked = source::check(&job.spec, &output_uri)
-                .and_then(|()| options(&job, &clients, (allowed_models, max_batches, open_disk), version));
+                .and_then(|()| options(&job, &clients, (allowed_models, max_text), (max_batches, open_disk), version));
             let mut options = match checked {
                 Ok(options) => options,
                 Err(message) => {
@@ -145,7 +146,8 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
 fn options(
     job: &BatchJob,
     clients: &Clients,
-    (allowed_models, max_batches, open_disk): (Vec<String>, usize, u64),
+    (allowed_models, max_text): (Vec<String>, TextLimits),
+    (max_batches, open_disk): (usize, u64),
     hash_version: WorkHashVersion,
 ) -> Result<PlanOptions, String> {
     let (spec, limits) = (&job.spec, clients.account.limits());
@@ -178,6 +180,7 @@ fn options(
         max_requests: max_requests(job, clients),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
         max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
+        max_text,
         open_disk,
         max_batches,
         allowed_models,

@@ -9,7 +9,8 @@ mod results;
 mod reuse;
 mod staged;
 
-use crate::api::BatchJob;
+use crate::api::{BatchJob, TextLimits};
+use crate::controller::Context;
 use crate::controller::job::clients::Clients;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Memory;
@@ -30,11 +31,18 @@ pub(super) fn memory_edit(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Me
     Box::new(edit)
 }
 
-/// Returns the maximum number of requests of one batch.
+/// Returns the maximum number of requests of one batch; none has more than may be in flight in all.
 fn max_requests(job: &BatchJob, clients: &Clients) -> i64 {
-    let limit = i64::from(clients.account.limits().max_requests_per_batch);
+    let limits = clients.account.limits();
+    let limit = i64::from(limits.max_requests_per_batch).min(limits.max_enqueued_requests.unwrap_or(i64::MAX));
     match job.spec.output.config_map {
         Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
         None => limit,
     }
+}
+
+/// Returns the most text of one batch, by the tokens that the account takes of each model at a time.
+fn max_text(ctx: &Context, clients: &Clients) -> TextLimits {
+    let account = &clients.account;
+    account.limits_in_flight().tokens.text_of_batches(&ctx.experience.of(&account.key("").provider))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{max_requests, memory_edit};
+use super::{max_requests, max_text, memory_edit};
 use crate::api::{Endpoint, weight};
 use crate::controller::job::act::{Act, manifest_view};
 use crate::controller::job::clients::Clients;
@@ -27,6 +27,7 @@ impl Act<'_> {
         let max_requests = max_requests(&self.snapshot.job, &clients);
         let of_embeddings = self.snapshot.job.spec.endpoint == Endpoint::Embeddings;
         let limits = clients.account.limits();
+        let max_text = max_text(self.ctx, &clients);
         let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::FollowUp, move || async move {
             let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
@@ -34,6 +35,7 @@ impl Act<'_> {
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs)
+                .of_text(max_text)
                 .on_disk(ctx.jobs.disk.of_open_shards());
             // Requests whose answers are reused are done.
             let shards = all_settled(&clients, &journal, |s| s.reused.is_none(), &ctx.jobs.spool).await?;
