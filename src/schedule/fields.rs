@@ -160,11 +160,12 @@ fn time_of_day(at: Clock) -> [i8; 3] {
     [at.civil.hour(), at.civil.minute(), at.civil.second()]
 }
 
-/// Returns the same day and time of the next month. A day that it does not have is one of the month after it.
+/// Returns the beginning of the next month.
 fn a_month_later(zone: &Zone, at: Clock) -> Option<Clock> {
-    let first = at.civil.date().first_of_month();
-    let next = first.checked_add(jiff::Span::new().try_months(1).ok()?).ok()?;
-    zone.on(next, i32::from(at.civil.day()) - 1, time_of_day(at))
+    let next = at.civil.date().first_of_month().checked_add(jiff::Span::new().try_months(1).ok()?).ok()?;
+    let first = zone.on(next, 0, [0, 0, 0])?;
+    // Where clocks skip that midnight, as in Asunción in 1975, it would be the last evening of this month.
+    if first.civil.month() == next.month() { Some(first) } else { zone.at(zone.midnight(next)?.as_second()) }
 }
 
 impl Bounds {

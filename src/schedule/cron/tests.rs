@@ -42,6 +42,12 @@ fn a_day_that_clocks_skip_has_no_start() {
 }
 
 #[test]
+fn a_month_whose_first_midnight_clocks_skip_hides_no_start() {
+    let starts = starts("*/7 1 30 12 *", "America/Asuncion", "1974-12-30T06:16:00Z", 1);
+    assert_eq!(starts, ["1975-12-30T01:00:00-03:00"]);
+}
+
+#[test]
 fn a_schedule_without_a_matching_date_never_starts() {
     let schedule = Schedule::parse("0 0 31 2 *", None).unwrap();
     assert_eq!(schedule.next(time("2026-01-01T00:00:00Z")), None);
