@@ -144,16 +144,17 @@ pub struct BatchJobSpec {
     #[schemars(length(max = 4), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub fail_on: Vec<AnswerKind>,
-    /// Limit of the job's cost; unset: none. A batch is submitted only if the cost of earlier batches, the most that those in
-    /// flight can cost and the most that it can cost itself are within the limit together. This takes the prices of its model, on
-    /// the provider object, and a limit of output tokens in each request. A change counts from the next batch on, and batches in
-    /// flight run on.
+    /// Limit of the job's cost; unset: none. A batch is submitted only if the limit has room for the sum of three amounts: the
+    /// cost of earlier batches, the most that batches in flight can cost, and the most that the batch can cost. Each batch needs
+    /// prices for its model, on the provider object, and a limit of its output tokens. A change applies to later batches; batches
+    /// in flight run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<JobBudget>,
-    /// Trial of the job on its first requests, which are sent alone; unset: none. The job then says what they cost, how many
-    /// failed and what the others are projected to cost, and sends the others once that is approved. The answers of the canary
-    /// are part of the results, and can be read before the approval with `spec.output.partialResults`. `requests` counts when the
-    /// input is planned; a job that has no more requests than that has no canary. Removing the field approves.
+    /// Trial of the job on its first requests, which are sent alone; unset: none. When they are answered, the job shows their
+    /// cost, their failures and the projected cost of the other requests, and waits for an approval to send these. The answers of
+    /// the canary are part of the results; with `spec.output.partialResults` people can read them before they approve. A job with
+    /// no more requests than the canary has none. A change of `requests` has no effect once the input is planned. Removing the
+    /// field approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
     /// Seconds from the start of the job after which it is ended; unset: no limit. While `suspend` is true and nothing was
@@ -203,23 +204,23 @@ pub struct BatchJobSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct JobBudget {
-    /// Most that the job may cost, in USD, such as `25.00`.
+    /// Limit of the job's cost, in USD, such as `25.00`.
     #[serde(rename = "maxCostUSD")]
     #[schemars(length(min = 1, max = 19), regex(pattern = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"))]
     pub max_cost_usd: String,
-    /// Fate of the job when its next batch does not fit and no other is in flight. Hold, the default: it waits until `maxCostUSD`
-    /// is raised. Fail: it ends as failed, with the reason `BudgetExceeded`, and its answers are written.
+    /// Treatment of a job whose next batch does not fit while no batch is in flight. Hold, the default: the job waits until `maxCostUSD`
+    /// is raised. Fail: the job fails with the reason `BudgetExceeded`, and its answers are written.
     #[serde(default)]
     pub on_exceeded: OnExceeded,
 }
 
-/// Fate of a job whose next batch does not fit its budget.
+/// Treatment of a job whose next batch does not fit its budget.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnExceeded {
-    /// It waits until the budget is raised.
+    /// The job waits until the budget is raised.
     #[default]
     Hold,
-    /// It ends as failed; its answers are written.
+    /// The job fails, and its answers are written.
     Fail,
 }
 
@@ -227,23 +228,23 @@ pub enum OnExceeded {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Canary {
-    /// Number of requests that are sent alone. Those with a reused answer are not among them.
+    /// Number of requests that are sent alone. Requests with a reused answer do not count.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: i32,
-    /// Way in which the other requests are approved. Manual, the default: a person copies the annotation that `status.holds` shows.
-    /// Automatic: the job goes on by itself if no more requests of the canary failed than `spec.maxFailedRequests` allows, as a
-    /// percentage of the canary, and the projected cost is within `spec.budget`; otherwise a person is asked.
+    /// Approver of the other requests. Manual, the default: a person does, with the annotation that `status.holds` shows.
+    /// Automatic: the operator does if the projected cost is within `spec.budget`, and if the share of failed requests in the
+    /// canary is within `spec.maxFailedRequests`; otherwise a person is asked.
     #[serde(default)]
     pub approval: CanaryApproval,
 }
 
-/// Way in which the requests behind a canary are approved.
+/// Approver of the requests behind a canary.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CanaryApproval {
-    /// By a person.
+    /// A person.
     #[default]
     Manual,
-    /// By the figures of the canary, or else by a person.
+    /// The operator, from the figures of the canary; a person if these are not good enough.
     Automatic,
 }
 

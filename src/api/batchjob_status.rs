@@ -66,15 +66,15 @@ pub struct BatchJobStatus {
     /// Counts of requests by outcome; at the end `total` is the sum of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,
-    /// Tokens of the batches that were collected so far, those included that were billed and came to nothing. Of a job that reused
-    /// results, the tokens of the job that wrote them. Unset if nothing is known of them.
+    /// Tokens of all batches that were collected so far, including batches that were billed and gave no answers. A job that reused
+    /// results shows the tokens of the job that wrote them. Unset until tokens are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageStatus>,
     /// Counts of answers that are in `requests.succeeded` and may not be what was asked for, by kind. An answer may be of
     /// several kinds. Unset if there are none. `spec.failOn` makes them count as failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<AnswerCounts>,
-    /// Cost of the job, so far or in the end. Of a job that reused results, the cost of the job that wrote them: nothing was
+    /// Cost of the job, so far or in the end. A job that reused results shows the cost of the job that wrote them; nothing was
     /// paid again. Unset without prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostStatus>,

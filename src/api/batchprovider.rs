@@ -85,13 +85,15 @@ pub struct BatchProviderSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_models: Vec<String>,
-    /// Prices and limits of models, at most 64. They come before those of `pricesRef`. A model without prices has no cost in status.
+    /// Prices and limits of models, at most 64. An entry here wins over an entry of `pricesRef`. Jobs show no cost for a model
+    /// without prices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub models: Vec<ProviderModel>,
-    /// Table of prices for many models or many accounts: a ConfigMap with `models` as here, at most 512, in YAML or JSON, and if
-    /// wanted with `version`, such as its date, which is shown beside costs. Unset: none.
+    /// ConfigMap with a table of prices, for many models or many accounts; unset: none. The table is YAML or JSON. Its list
+    /// `models` has at most 512 entries with the same fields as `spec.models`. Its optional field `version`, such as a date, is
+    /// shown beside costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices_ref: Option<PriceTableReference>,
     /// Limits of the account; those that are unset are the ones that the vendor documents. `status.limits` shows what
@@ -110,26 +112,26 @@ pub struct BatchProviderSpec {
     #[schemars(length(max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub notifications: Vec<Notification>,
-    /// The most that batches may cost in a period, at most 8 budgets; unset: any amount. A batch is sent when the most that it can
-    /// cost is left in each of them. It needs prices of its models, and requests that limit their output. Jobs that wait have the
-    /// reason `WaitingForBudget`. A budget that is lowered stops no batch that was sent.
+    /// Limits of the cost of batches in a period, at most 8; unset: no limit. A batch is sent only if each budget has room for the
+    /// most that the batch can cost. Each batch needs prices for its model and a limit of its output tokens. A job that waits has
+    /// the reason `WaitingForBudget`. A lower budget does not stop batches that were sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub budgets: Vec<ProviderBudget>,
 }
 
-/// The most that batches of an account may cost in a period.
+/// Limit of the cost of an account's batches in a period.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderBudget {
     /// Day or Month, in UTC. A batch counts in the period in which it was sent.
     pub period: BudgetPeriod,
-    /// The most that batches of one period may cost, in USD, such as "500.00".
+    /// Limit of the cost of all batches of one period, in USD, such as "500.00".
     #[serde(rename = "maxCostUSD")]
     #[schemars(length(min = 1, max = 19), regex(pattern = AMOUNT_OF_USD))]
     pub max_cost_usd: String,
-    /// Scope of the budget. True: each namespace has it for itself. False, the default: all namespaces share it.
+    /// Scope of the budget. True: the amount applies to each namespace separately. False, the default: all namespaces share it.
     #[serde(default)]
     pub per_namespace: bool,
 }
@@ -155,7 +157,7 @@ pub struct BudgetStatus {
     /// First day of the period, such as 2026-11-30.
     #[schemars(length(max = 10))]
     pub start: String,
-    /// Namespace, of a budget for each namespace; unset: all namespaces.
+    /// Namespace, if the budget has `perNamespace`; unset: all namespaces share the budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -217,8 +219,8 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub webhook_path: Option<String>,
-    /// Experience with the models of the account, at most 64: those that gave the most answers. It is for estimates alone, and
-    /// learned anew if it is lost.
+    /// Experience with the models of the account that gave the most answers, at most 64. Only estimates depend on it. The operator
+    /// learns it anew if it is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -227,12 +229,12 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub prices_from: Option<String>,
-    /// Number of names of models that have prices.
+    /// Number of model names that have prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
     pub priced_models: Option<i32>,
-    /// Use of `spec.budgets` in the current periods, as of the last look at the account, which is at most minutes ago. Of budgets
-    /// for each namespace, the namespaces that have the least left, at most 16 in all.
+    /// Use of `spec.budgets` in the current periods. It is some minutes old at most. A budget with `perNamespace` has an entry for
+    /// each of the namespaces that have the least left of it; all such budgets together have at most 16 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

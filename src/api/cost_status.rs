@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, rename_all = "camelCase")]
 pub struct CostStatus {
     /// Cost of the plan's batches as it was expected before the first one was submitted. Requests that are sent again are not
-    /// foreseen. Never in a manifest.
+    /// foreseen.
     #[serde(rename = "estimatedUSD", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub estimated_usd: Option<String>,

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
         .message("`batchDiscountPercent` and `prices.batch` both say what batches cost; remove one of them")
 )]
 pub struct ProviderModel {
-    /// Name of the model as requests have it, at Azure OpenAI the name of the deployment. A name that ends in `*` stands for all
-    /// models that begin with the rest of it. The very name comes before those with a `*`, and of these the longest one.
+    /// Name of the model as requests have it, at Azure OpenAI the name of the deployment. A name that ends in `*` matches every
+    /// model whose name begins with the part before it. An exact name wins over a pattern, and a longer pattern over a shorter one.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^([^*\s]+[*]?|[*])$"))]
     pub name: String,
-    /// Prices of the model, of single calls unless it says otherwise.
+    /// Prices of the model. Those outside `batch` are prices of single calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<ModelPrices>,
     /// Discount of batches on all prices, in percent; unset: 50 for types OpenAI and AzureOpenAI, which document it, and 0 for type
@@ -28,12 +28,12 @@ pub struct ProviderModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub batch_discount_percent: Option<i32>,
-    /// Input tokens that the model takes in one request. They bound the cost of requests with images or files.
+    /// Most input tokens that the model takes in one request. This number bounds the cost of requests with images or files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_input_tokens: Option<i64>,
-    /// Output tokens that the model makes in one answer, those of reasoning included. They bound the cost of requests that set
-    /// no limit of their own.
+    /// Most output tokens that the model makes in one answer, including reasoning. This number bounds the cost of requests that
+    /// set no limit of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_output_tokens: Option<i64>,
@@ -60,7 +60,7 @@ pub struct ModelPrices {
     /// Prices of batches; unset: those of single calls, less `batchDiscountPercent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<TokenPrices>,
-    /// Prices of requests with long prompts; unset: the same as of others.
+    /// Prices of requests with long prompts; unset: long prompts cost no more than others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_context: Option<LongContextModelPrices>,
 }
@@ -86,7 +86,7 @@ pub struct TokenPrices {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct LongContextModelPrices {
-    /// Input tokens that a request has to exceed.
+    /// Number of input tokens. A request with more input tokens than this has these prices.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub above_input_tokens: i64,
     /// Prices of single calls.

@@ -10,9 +10,9 @@ pub struct ModelStatus {
     /// Name of the model, as requests have it.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Tokens that requests took whose batches were answered in full. The tokens of later jobs are estimated from their means:
-    /// `textBytes` / `inputTokens` bytes for an input token, `outputTokens` / `answers` output tokens for an answer. Long
-    /// experience is halved now and then, so that new batches count more than old ones.
+    /// Sums over requests of batches that were answered in full. Estimates of later jobs use their means: an input token has
+    /// `textBytes` / `inputTokens` bytes, and an answer has `outputTokens` / `answers` tokens. Large sums are halved now and then,
+    /// so that new batches count more than old ones.
     #[serde(default, skip_serializing_if = "LearnedTokens::is_zero")]
     #[schemars(transform = super::schema::without_defaults)]
     pub tokens: LearnedTokens,

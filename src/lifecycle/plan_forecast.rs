@@ -188,13 +188,13 @@ pub(super) fn real_time_tip(estimate: &PlanEstimate, batch: Option<Usd>) -> Opti
         return None;
     }
     let within = match seconds.saturating_add(59) / 60 {
-        ..=1 => "within a minute".into(),
-        minutes => format!("in some {minutes} minutes"),
+        ..=1 => "less than a minute".into(),
+        minutes => format!("some {minutes} minutes"),
     };
-    let for_more = more.map(|more| format!(", for about {more} more")).unwrap_or_default();
+    let for_more = more.map(|more| format!(", and cost about {more} more")).unwrap_or_default();
     Some(format!(
-        "single calls in real time would do as well: answered {within} rather than hours{for_more} (reckoned with \
-         {CALLS_AT_A_TIME} calls at a time that take a second each, and another for every {TOKENS_A_SECOND} output tokens)"
+        "single calls in real time may suit this job better than a batch: they take {within} instead of hours{for_more} \
+         (estimated for {CALLS_AT_A_TIME} calls at a time, each of 1 s and 1 s more for every {TOKENS_A_SECOND} output tokens)"
     ))
 }
 

@@ -154,7 +154,7 @@ impl ReserveResult {
             Err(Unreserved::Stale) => return None,
             Err(Unreserved::Full) => {
                 let message = format!(
-                    "the ledger of budgets of {provider} has no room for a further batch; this one is sent once others ended"
+                    "the ledger of budgets of {provider} is full; the next batch is sent when batches in flight there end"
                 );
                 (again, Err(BudgetWait { message, blocked: None, state }))
             }

@@ -94,7 +94,7 @@ fn the_advice_to_call_in_real_time_comes_with_the_plan_and_once() {
     assert_eq!((advice(&job, &few, &few), advice(&job, &opened, &opened)), (None, None));
     assert_eq!(advice(&job, &opened, &planned(10_000, None)), None);
     let shown = condition(&status(&job, &few, &Default::default()), "Planned");
-    assert!(shown.starts_with("99 requests were read and are sound; single calls in real time would do"), "{shown}");
+    assert!(shown.starts_with("99 requests were read and are sound; single calls in real time may suit"), "{shown}");
 }
 
 #[test]
