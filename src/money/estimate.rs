@@ -10,7 +10,7 @@ const BYTES_PER_TOKEN: i64 = 4;
 const INPUT_TOKENS_OF_DEFAULT: i64 = 1_000;
 /// Output tokens of an answer where nothing was learned.
 const OUTPUT_TOKENS: i64 = 300;
-/// Weight of this default against learned answers, in answers.
+/// Number of learned answers from which on this default counts no more. Until then it stands for the answers that are missing.
 const ANSWERS_OF_DEFAULT: i64 = 10;
 
 /// The tokens that requests may take.
@@ -104,7 +104,7 @@ fn input_tokens(learned: &LearnedTokens, bytes: u64) -> i64 {
 
 /// Returns the tokens of answers to be expected.
 fn output_tokens(learned: &LearnedTokens, requests: i64) -> i64 {
-    let default = wide(ANSWERS_OF_DEFAULT);
+    let default = (wide(ANSWERS_OF_DEFAULT) - wide(learned.answers)).max(0);
     let tokens = wide(learned.output_tokens) + default * wide(OUTPUT_TOKENS);
     narrow(wide(requests) * tokens / (wide(learned.answers) + default))
 }
@@ -173,8 +173,9 @@ mod tests {
             (input_tokens, output_tokens)
         };
         assert_eq!(expected(0), (100_000, 300_000));
-        assert_eq!(expected(10), (88_889, 160_000));
-        assert_eq!(expected(10_000), (80_016, 20_279));
+        assert_eq!(expected(5), (92_308, 160_000));
+        assert_eq!(expected(10), (88_889, 20_000));
+        assert_eq!(expected(10_000), (80_016, 20_000));
     }
 
     #[test]
