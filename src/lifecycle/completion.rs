@@ -16,6 +16,7 @@ use super::task::Task;
 use super::totals::Totals;
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts, Spending, StopPolicy};
+use crate::money::Usd;
 
 /// Maximum number of rounds of one job after the first; each sends again the requests without an answer.
 const ROUND_LIMIT: u32 = 10;
@@ -91,11 +92,19 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
         return Step::DeleteFiles { files, attempt_key: None, must: false };
     }
     Step::Swap(journal.next(|j| {
-        let spending = spending(o, j);
+        let spending = with_estimate(o, spending(o, j));
         let end = abandoning::with_abandoned(j, end(j.counts()), &spending);
         j.commit = Some(Commit { spending, ..end });
         forget_files(j);
     }))
+}
+
+/// Adds the cost that was estimated before the first batch was submitted.
+fn with_estimate(o: &Observed, mut spending: Spending) -> Spending {
+    if let Some(cost) = &mut spending.cost {
+        cost.estimated_usd = o.job.estimated.map(Usd::rounded);
+    }
+    spending
 }
 
 /// Ends a job whose time is over, or that was told to stop: for free if nothing was sent; else its batches are cancelled, and

@@ -114,6 +114,8 @@ pub struct JobView {
     pub submitted: bool,
     /// The batches that status names: the only record of them once the journal is gone.
     pub batches: Vec<String>,
+    /// `status.cost.estimatedUSD`
+    pub estimated: Option<Usd>,
     /// The id and plan of the work that status names: the only record of them once the journal is gone.
     pub remembered: Option<(String, Plan)>,
     /// Whether status says how the job ended and nothing asks for another look.

@@ -12,13 +12,14 @@ pub fn tokens(usage: &TokenUsage) -> String {
     }
 }
 
-/// Returns the actual cost and the savings, such as `$3.12 (saved $3.12)`; None if it is not known.
+/// Returns the actual cost, the estimate and the savings, such as `$3.12 (estimated $7.40, saved $3.12)`; None if the actual cost is
+/// not known.
 pub fn cost(cost: &CostStatus) -> Option<String> {
     let actual = amount(cost.actual_usd.as_deref())?;
-    Some(match amount(cost.saved_usd.as_deref()).filter(|saved| *saved != Usd::ZERO) {
-        Some(saved) => format!("{actual} (saved {saved})"),
-        None => actual.to_string(),
-    })
+    let saved = amount(cost.saved_usd.as_deref()).filter(|saved| *saved != Usd::ZERO);
+    let others = [("estimated", amount(cost.estimated_usd.as_deref())), ("saved", saved)];
+    let others: Vec<String> = others.into_iter().filter_map(|(what, usd)| Some(format!("{what} {}", usd?))).collect();
+    Some(if others.is_empty() { actual.to_string() } else { format!("{actual} ({})", others.join(", ")) })
 }
 
 /// Reads an amount of status; None if there is none.
@@ -75,6 +76,8 @@ mod tests {
         let written = |text: &str| Some(text.to_string());
         let whole = CostStatus { actual_usd: written("3.124"), saved_usd: written("3.12"), ..CostStatus::default() };
         assert_eq!(cost(&whole).as_deref(), Some("$3.12 (saved $3.12)"));
+        let estimated = CostStatus { estimated_usd: written("7.4"), ..whole.clone() };
+        assert_eq!(cost(&estimated).as_deref(), Some("$3.12 (estimated $7.40, saved $3.12)"));
         let alone = CostStatus { saved_usd: written("0.00"), ..whole };
         assert_eq!(cost(&alone).as_deref(), Some("$3.12"));
         assert_eq!(cost(&CostStatus::default()), None);

@@ -26,6 +26,7 @@ pub(crate) fn complete() -> Notice {
         requests: Some(RequestCounts { total: 10_000, succeeded: 9_968, failed: 32, ..Default::default() }),
         usage: Some(UsageStatus { tokens, models: vec![ModelUsage { name: "gpt-5-mini".into(), tokens }] }),
         cost: Some(CostStatus {
+            estimated_usd: Some("0.62".into()),
             actual_usd: Some("0.545".into()),
             real_time_usd: Some("1.09".into()),
             saved_usd: Some("0.545".into()),

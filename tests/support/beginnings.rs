@@ -39,6 +39,7 @@ pub fn job() -> JobView {
         provider: Some(provider()),
         submitted: false,
         batches: vec![],
+        estimated: None,
         remembered: None,
         finished: false,
         input_wait: None,

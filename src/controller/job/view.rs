@@ -11,7 +11,7 @@ use crate::lifecycle::{
     self, Answers, Blocked, CostLimit, InputWait, JobView, MaxFailed, Owner, Plan, Subscription, expiry, is_finished,
     is_tidy,
 };
-use crate::money::Usd;
+use crate::money::{Usd, for_people};
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
@@ -59,6 +59,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         provider: None,
         submitted: job.status.as_ref().is_some_and(lifecycle::may_be_submitted),
         batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
+        estimated: for_people::amount(estimated(job)),
         remembered: remembered(job),
         finished: is_finished(job),
         reevaluated: false,
@@ -71,6 +72,10 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         store_is_away: false,
         is_lost: false,
     }
+}
+
+fn estimated(job: &BatchJob) -> Option<&str> {
+    job.status.as_ref()?.cost.as_ref()?.estimated_usd.as_deref()
 }
 
 fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
