@@ -398,6 +398,7 @@ async fn write(folder: &Folder, journal: &Journal, work_hash: String, form: Resu
         files: vec![],
         batches: vec![],
         billed_twice: 0,
+        repeated_rows: 0,
         abandoned_batches: vec![],
         completed_at: 0,
     };

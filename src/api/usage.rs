@@ -125,6 +125,9 @@ pub struct BatchUsage {
     /// Those of `answers` that are of several kinds.
     #[serde(skip_serializing_if = "MixedAnswers::is_zero")]
     pub mixed_answers: MixedAnswers,
+    /// Rows that the provider delivered for a request that an earlier row answers. They count nowhere else.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub repeated_rows: i64,
 }
 
 impl BatchUsage {

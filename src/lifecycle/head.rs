@@ -193,6 +193,7 @@ impl Sealed {
             .all(is_sum)
             && [total, succeeded, reused, failed, expired, cancelled, missing].into_iter().all(is_sum)
             && resent >= 0
+            && self.totals.repeated_rows >= 0
             && AnswerKind::ALL.iter().all(|kind| is_sum(self.totals.answers.of(*kind)))
             && self.totals.mixed_answers.counts().all(is_sum)
             && self.usage.0.len() <= MODEL_LIMIT + 1
@@ -203,7 +204,7 @@ impl Sealed {
     }
 }
 
-fn is_usage(BatchUsage { tokens, long_context, answers, mixed_answers }: &BatchUsage) -> bool {
+fn is_usage(BatchUsage { tokens, long_context, answers, mixed_answers, repeated_rows }: &BatchUsage) -> bool {
     let are_counts = |tokens: &TokenUsage| {
         let TokenUsage { input_tokens: i, cached_input_tokens: c, output_tokens: o, .. } = tokens;
         let TokenUsage { reasoning_tokens: r, embedding_tokens: e, answers_without_usage: w, .. } = tokens;
@@ -212,6 +213,7 @@ fn is_usage(BatchUsage { tokens, long_context, answers, mixed_answers }: &BatchU
     let AnswerCounts { empty, refused, truncated, filtered } = *answers;
     are_counts(tokens)
         && are_counts(long_context)
+        && *repeated_rows >= 0
         && [empty, refused, truncated, filtered].into_iter().chain(mixed_answers.counts()).all(is_count)
 }
 

@@ -122,10 +122,18 @@ fn change(model: &str, before: &Prices, now: &Prices, from: &str) -> String {
     )
 }
 
-/// Explains that a job has not all of its cost, and how to give its models prices; None if they have some, or if the provider object
-/// speaks of no prices at all.
+/// Explains that a job has not all of its cost, and how to give its models prices; None if they have some, or if nothing is sent.
 pub(super) fn without_prices(o: &Observed, journal: &Journal) -> Option<String> {
-    let provider = o.job.provider.as_ref().filter(|provider| *provider.prices != PriceList::default())?;
+    let provider = o.job.provider.as_ref()?;
+    if *provider.prices == PriceList::default() && journal.pricing.is_none() {
+        let sends = journal.plan.as_ref().is_some_and(|plan| !plan.models.is_empty());
+        return sends.then(|| {
+            let name = &provider.name;
+            format!(
+                "no cost is known, since {name} has no prices; set `spec.models[].prices` or `spec.pricesRef` there"
+            )
+        });
+    }
     let unsent = journal.shards.iter().filter(|shard| shard.is_unsent()).map(|shard| &shard.model);
     let unsent = unsent.filter(|model| provider.prices.of(model).is_none());
     let mut models: Vec<&String> = vec![];

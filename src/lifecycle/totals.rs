@@ -53,6 +53,9 @@ pub struct Totals {
     /// Those of `answers` that are of several kinds.
     #[serde(skip_serializing_if = "MixedAnswers::is_zero")]
     pub mixed_answers: MixedAnswers,
+    /// Rows that providers delivered for a request that an earlier row of the same batch answers.
+    #[serde(skip_serializing_if = "is_none")]
+    pub repeated_rows: i64,
     /// Cost that no part reports.
     #[serde(skip_serializing_if = "UnreportedCost::is_none")]
     pub unreported_cost: UnreportedCost,
@@ -60,6 +63,10 @@ pub struct Totals {
 
 fn is_zero(shards: &usize) -> bool {
     *shards == 0
+}
+
+fn is_none(rows: &i64) -> bool {
+    *rows == 0
 }
 
 impl Totals {
@@ -116,6 +123,7 @@ impl Totals {
             Some(AttemptState::Settled { retryable, usage, .. }) => {
                 self.answers += usage.answers;
                 self.mixed_answers += usage.mixed_answers;
+                self.repeated_rows = self.repeated_rows.saturating_add(usage.repeated_rows);
                 *retryable
             }
             _ => 0,

@@ -69,7 +69,7 @@ pub struct CollectedPart {
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
     pub retryable: i64,
-    /// Tokens and kinds of answers, of each request once.
+    /// Tokens and kinds of answers, of each request once, and the number of rows that repeat a request.
     pub usage: BatchUsage,
     /// Tokens of the requests that succeeded, of which providers report the total.
     pub succeeded: TokenUsage,
@@ -77,8 +77,6 @@ pub struct CollectedPart {
     pub errors: Vec<ErrorSummary>,
     /// Lines that are not an answer of the batch: of another work, or out of range.
     pub foreign: u64,
-    /// Lines of requests that an earlier line answers.
-    pub doubled: u64,
     /// The content of the files.
     pub found: FileContents,
     /// Requests for which the part does not hold everything that came back. The provider has to keep its files for
@@ -111,7 +109,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let ends = download(&mut raw, &mut disk, files).await?;
     let scanned = scan(&mut raw, &ends, work_id, &asked, long_context_above, spool).await.map_err(local)?;
     drop(asked);
-    let ScanResult { foreign, doubled, mut usage, succeeded, .. } = scanned;
+    let ScanResult { foreign, mut usage, succeeded, .. } = scanned;
     let found = FileContents {
         requests: scanned.places.len() as i64,
         unreadable: i64::try_from(scanned.unreadable).unwrap_or(i64::MAX),
@@ -133,7 +131,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let retryable = places.iter().filter(|p| p.ended == LineOutcome::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
     let counts = count(&places, requests);
-    Ok(CollectedPart { name, sha256, counts, retryable, usage, succeeded, errors, foreign, doubled, found, incomplete })
+    Ok(CollectedPart { name, sha256, counts, retryable, usage, succeeded, errors, foreign, found, incomplete })
 }
 
 /// Reads the indexes of the shard's requests, in order.

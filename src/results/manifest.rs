@@ -37,6 +37,10 @@ pub struct Manifest {
     /// Most requests that were billed twice, because a gateway made more than one batch of a submission.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_twice: i64,
+    /// Rows that the provider delivered for a request that an earlier row of the same batch answers. The first row of each request
+    /// counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeated_rows: i64,
     /// Batches that had not ended when the job's time was over. They may still run and cost money.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abandoned_batches: Vec<AbandonedBatch>,

@@ -57,9 +57,7 @@ pub(super) struct ScanResult {
     pub unanswered: Vec<i64>,
     /// Lines that are not an answer of the batch: of another work, or out of range.
     pub foreign: u64,
-    /// Lines of requests that an earlier line answers.
-    pub doubled: u64,
-    /// Tokens and kinds of answers, of each request once.
+    /// Tokens and kinds of answers, of each request once, and the number of rows that repeat a request.
     pub usage: BatchUsage,
     /// Tokens of the requests that succeeded.
     pub succeeded: TokenUsage,
@@ -226,7 +224,7 @@ impl Scan<'_> {
                 self.places[at] = Some(LinePlace { index: self.asked[at], ended: end.outcome, offset, len, kind });
                 self.count(&end);
             }
-            _ => self.scanned.doubled += 1,
+            _ => self.scanned.usage.repeated_rows += 1,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use batchjob_operator::api::{BatchUsage, TokenUsage};
-use batchjob_operator::lifecycle::CollectResult;
+use batchjob_operator::lifecycle::{CollectResult, PlannedModel};
 use batchjob_operator::money::{Cost, PriceList, Prices, Rates, Usd};
 
 use super::*;
@@ -105,26 +105,36 @@ fn a_batch_without_a_price_at_its_submission_costs_the_price_of_its_settlement()
     assert_eq!((settled.pricing.from().as_deref(), settled.pricing.changed()), (Some("A"), None));
 }
 
+/// The message of the condition `Planned`.
+fn planned(job: &JobView, journal: &Journal) -> String {
+    let wait = Step::Wait { until: None, why: Default::default() };
+    let memory = memory();
+    let o = Observed { now: NOW, nonce: "nonce", timing: &TIMING, job, journal: Some(journal), memory: &memory };
+    let status = project(&o, &Default::default(), Some(1), &wait).unwrap();
+    status.conditions.into_iter().find(|c| c.type_ == "Planned").unwrap().message
+}
+
+#[test]
+fn a_job_at_an_account_without_any_prices_says_how_to_set_them() {
+    let mut sent = journal(owner("j", "u"), submitted());
+    let none = priced(PriceList::default());
+    assert_eq!(planned(&none, &sent), "1 requests were read and are sound", "its answers are reused");
+    sent.plan.as_mut().unwrap().models = vec![PlannedModel { requests: 1_000, ..PlannedModel::default() }];
+    insta::assert_snapshot!(planned(&none, &sent), @"1 requests were read and are sound; no cost is known, since BatchProvider 'p' has no prices; set `spec.models[].prices` or `spec.pricesRef` there");
+}
+
 #[test]
 fn a_model_that_lacks_prices_where_others_have_some_is_named_with_the_remedy_until_it_has_them() {
     let mut unsent = journal(owner("j", "u"), None);
     unsent.shards.get_mut(0).unwrap().model = "other".into();
-    let planned = |job: &JobView, journal: &Journal| {
-        let wait = Step::Wait { until: None, why: Default::default() };
-        let memory = memory();
-        let o = Observed { now: NOW, nonce: "nonce", timing: &TIMING, job, journal: Some(journal), memory: &memory };
-        let status = project(&o, &Default::default(), Some(1), &wait).unwrap();
-        status.conditions.into_iter().find(|c| c.type_ == "Planned").unwrap().message
-    };
     let some = priced(at("1", "A"));
     insta::assert_snapshot!(planned(&some, &unsent), @"1 requests were read and are sound; the cost is not known as a whole: model 'other' has no prices; `kubectl edit batchprovider p` sets them in `spec.models`: - {name: other, prices: {inputUSDPerMillion: '…', outputUSDPerMillion: '…'}}");
     let sent = run(after_intent(&some, &unsent, 0));
     assert_eq!(planned(&some, &sent), planned(&some, &unsent), "as long as it runs");
     let fault = PriceList { fault: Some("ConfigMap 'prices' was not found; create it".into()), ..PriceList::default() };
     insta::assert_snapshot!(planned(&priced(fault), &sent), @"1 requests were read and are sound; the cost is not known as a whole: model 'other' has no prices: ConfigMap 'prices' was not found; create it");
-    for nobody_asks in [priced(PriceList::default()), JobView { provider: None, ..job() }] {
-        assert_eq!(planned(&nobody_asks, &sent), "1 requests were read and are sound");
-    }
+    assert_eq!(planned(&priced(PriceList::default()), &sent), planned(&some, &sent), "those of another model are gone");
+    assert_eq!(planned(&JobView { provider: None, ..job() }, &sent), "1 requests were read and are sound");
     let mut both = at("1", "A");
     both.models.push(("other".into(), both.models[0].1));
     let (settled, _) = after_settlement(&priced(both.clone()), &sent);

@@ -309,6 +309,27 @@ fn the_end_the_manifest_and_status_have_the_same_tokens_answers_and_cost() {
 }
 
 #[test]
+fn the_end_of_a_job_has_the_estimate_beside_the_cost() {
+    let journal = of_shards(vec![of_model("a", 100, collected(counts(100, 0), Some("1")))]);
+    let estimated = JobView { estimated: Some(usd("1.4")), ..job() };
+    let cost = end(&estimated, &journal).unwrap().spending.cost.unwrap();
+    assert_eq!((cost.estimated_usd.as_deref(), cost.actual_usd.as_deref()), (Some("1.40"), Some("1.00")));
+}
+
+#[test]
+fn rows_that_were_delivered_twice_are_counted_over_all_batches() {
+    let repeating = |rows| {
+        let mut state = collected(counts(3, 0), None);
+        let AttemptState::Settled { usage, .. } = &mut state else { unreachable!() };
+        usage.repeated_rows = rows;
+        of_model("a", 3, state)
+    };
+    let journal = of_shards(vec![repeating(2), repeating(0), repeating(i64::MAX)]);
+    assert_eq!(journal.shards.totals().repeated_rows, i64::MAX, "a journal is its user's to write");
+    assert_eq!(of_shards(vec![repeating(2), repeating(3)]).shards.totals().repeated_rows, 5);
+}
+
+#[test]
 fn numbers_of_a_manifest_that_somebody_changed_do_not_keep_status_from_being_written() {
     let tokens = TokenUsage { input_tokens: -5, output_tokens: i64::MAX, ..Default::default() };
     let model = |n: usize| ModelUsage { name: format!("{n}{}", "m".repeat(9_000)), tokens };

@@ -43,7 +43,7 @@ async fn five_thousand_objects_are_answered_in_the_order_of_their_keys_and_bille
     scene.apply_job("docs", json!({"inputKey": "docs/", "spec": objects("Summarise: $(object.text)", json!({}))}));
     let job = scene.wait_condition("docs", "Planned", "True", 120).await;
     println!("5,000 objects were planned in {:?}", started.elapsed());
-    assert_eq!(condition(&job, "Planned").unwrap().2, "5000 requests were read and are sound");
+    assert!(condition(&job, "Planned").unwrap().2.starts_with("5000 requests were read and are sound"));
     scene.wait_condition("docs", "Complete", "True", 120).await;
     keys.sort();
     assert_eq!(scene.result_ids("docs").await, keys);

@@ -202,7 +202,7 @@ async fn answers_are_kept_and_what_is_none_is_counted() {
         let counts = &part.counts;
         let got = [counts.succeeded, counts.failed, part.foreign as i64, part.found.unreadable];
         assert_eq!(got, wanted, "{what}");
-        assert_eq!(part.doubled, u64::from(what == "one twice"), "{what}");
+        assert_eq!(part.usage.repeated_rows, i64::from(what == "one twice"), "{what}");
         assert_eq!((sums(counts), counts.total), (REQUESTS as i64, REQUESTS as i64), "{what}");
         assert_eq!(lines.len() as i64, counts.succeeded + counts.failed, "{what}");
     }

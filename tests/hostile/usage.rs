@@ -105,8 +105,9 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let part = runtime.block_on(part([&usages[0], &usages[1], &usages[2], &usages[3]]));
         prop_assert_eq!(part.counts.succeeded, REQUESTS as i64, "no usage makes an answer a failure");
-        let BatchUsage { tokens, long_context, answers, mixed_answers: _ } = part.usage;
-        prop_assert_eq!((long_context, answers, part.succeeded), (TokenUsage::default(), AnswerCounts::default(), tokens));
+        let BatchUsage { tokens, long_context, answers, mixed_answers: _, repeated_rows } = part.usage;
+        prop_assert_eq!((long_context, answers, repeated_rows), (TokenUsage::default(), AnswerCounts::default(), 0));
+        prop_assert_eq!(part.succeeded, tokens);
         let most = REQUESTS as i64 * MOST_TOKENS;
         prop_assert!((0..=most).contains(&tokens.input_tokens) && (0..=2 * most).contains(&tokens.output_tokens));
         prop_assert!((0..=tokens.input_tokens).contains(&tokens.cached_input_tokens));

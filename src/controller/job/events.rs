@@ -83,9 +83,12 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
             AttemptState::Submitted { batch_id, .. } => {
                 Some(EventRecord::normal("BatchSubmitted", format!("batch {attempt_key} runs as {batch_id}")))
             }
-            AttemptState::Settled { batch_id, ended, counts, .. } if before.is_some_and(|b| b.state != attempt.state) => {
+            AttemptState::Settled { batch_id, ended, counts, usage, .. } if before.is_some_and(|b| b.state != attempt.state) => {
                 let (ok, all) = (counts.succeeded, counts.total);
-                let note = format!("batch {attempt_key} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
+                let mut note = format!("batch {attempt_key} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
+                if usage.repeated_rows > 0 {
+                    note += &format!("; {} rows were delivered twice, the first of each counts", usage.repeated_rows);
+                }
                 match before.map(|b| &b.state) {
                     Some(AttemptState::Settled { .. }) => None,
                     _ => Some(EventRecord::normal("BatchEnded", note)),
@@ -260,7 +263,7 @@ pub(super) fn at_the_end(manifest: &ManifestView, reused: bool) -> EventRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{CostStatus, TokenUsage, UsageStatus};
+    use crate::api::{BatchUsage, CostStatus, TokenUsage, UsageStatus};
     use crate::lifecycle::{CollectResult, Owner, PartRef, Payload, Refusal, Rejection, Shard, UsageTotals};
     use crate::money::Cost;
 
@@ -309,6 +312,20 @@ mod tests {
         assert_eq!(some, [("Succeeded", 2), ("Expired", 1)]);
         assert_eq!(requests_ended(&settled("expired"), &settled("lost")), []);
         assert_eq!(requests_ended(&submitted, &submitted), []);
+    }
+
+    #[test]
+    fn rows_that_were_delivered_twice_are_told_with_the_end_of_their_batch() {
+        let submitted = journal(AttemptState::Submitted { batch_id: "b".into(), at: 0 }, None);
+        let counts = RequestCounts { total: 3, succeeded: 3, ..Default::default() };
+        let usage = BatchUsage { repeated_rows: 2, ..Default::default() }.into();
+        let (batch_id, ended) = ("b".into(), "completed".into());
+        let (part, retryable, cost, errors, files) = Default::default();
+        let settled = AttemptState::Settled { batch_id, ended, part, counts, retryable, usage, cost, errors, files };
+        let told = told(&submitted, &journal(settled, None));
+        let note = "batch 00000-1 (b) ended as 'completed': 3 of 3 requests succeeded; 2 rows were delivered twice, the first of each \
+                    counts";
+        assert_eq!(told, [("BatchEnded", note.to_string())]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ async fn lines_are_found_where_they_are_whoever_they_are_of() {
     let (mut raw, scanned) = scanned(&text.concat(), &[0, 1, 2]).await;
     let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
     assert_eq!(ends, [(0, LineOutcome::Expired), (1, LineOutcome::Failed), (2, LineOutcome::Succeeded)]);
-    assert_eq!((scanned.foreign, scanned.doubled, scanned.unreadable, scanned.cut_off), (2, 1, 1, 1));
+    assert_eq!((scanned.foreign, scanned.usage.repeated_rows, scanned.unreadable, scanned.cut_off), (2, 1, 1, 1));
     for place in &scanned.places {
         let line = read(&mut raw, place.offset, place.len.into()).await.unwrap();
         assert!(line.starts_with(b"{\"custom_id\"") && line.len() == place.len as usize);
@@ -76,7 +76,7 @@ async fn each_request_counts_once_and_long_prompts_apart() {
         answers_without_usage,
         ..Default::default()
     };
-    assert_eq!((scanned.foreign, scanned.doubled, scanned.unanswered), (1, 1, vec![4]));
+    assert_eq!((scanned.foreign, scanned.usage.repeated_rows, scanned.unanswered), (1, 1, vec![4]));
     assert_eq!(scanned.usage.tokens, tokens(251, 3, 1));
     assert_eq!(scanned.usage.long_context, tokens(101, 1, 0));
     assert_eq!(scanned.succeeded, tokens(201, 2, 0));

@@ -48,6 +48,7 @@ pub(in crate::results) async fn written(
         files: listed,
         batches: vec![],
         billed_twice: 0,
+        repeated_rows: 0,
         abandoned_batches: vec![],
         completed_at: 0,
     };

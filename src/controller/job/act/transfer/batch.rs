@@ -96,12 +96,9 @@ impl Act<'_> {
                     return Ok(clients.memory_edit(move |m| _ = m.looks.insert(id, look)));
                 }
             };
-            let (foreign, doubled, unreadable) = (part.foreign, part.doubled, part.found.unreadable);
+            let (foreign, unreadable) = (part.foreign, part.found.unreadable);
             if foreign > 0 || unreadable > 0 {
                 warn!(%attempt_key, foreign, unreadable, "lines that name no request of this batch were left out");
-            }
-            if doubled > 0 {
-                warn!(%attempt_key, doubled, "the provider delivered more than one line for some requests; the first of each counts");
             }
             let collected = CollectResult {
                 part: PartRef { name: part.name, sha256: part.sha256 },

@@ -223,6 +223,7 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
         files: vec![],
         batches: paid.names.into_values().collect(),
         billed_twice: journal.billed_again(),
+        repeated_rows: journal.shards.totals().repeated_rows,
         abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
     }))
