@@ -4,7 +4,7 @@
 mod list;
 mod quota;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -161,6 +161,16 @@ impl Accounts {
         // Under the lock, so that a job that is forgotten meanwhile counts nowhere.
         quota.report(job, namespace, live, submission);
         forget_elsewhere(before, &quota, job);
+    }
+
+    /// Returns the batches that may run, by uid of the provider object and by namespace.
+    pub fn in_flight(&self) -> BTreeMap<(String, String), usize> {
+        let quotas: Vec<_> =
+            self.quotas().by_provider.iter().map(|(uid, quota)| (uid.clone(), quota.clone())).collect();
+        let of = |(uid, quota): (String, Arc<Quota>)| {
+            quota.in_flight().into_iter().map(move |(namespace, batches)| ((uid.clone(), namespace), batches))
+        };
+        quotas.into_iter().flat_map(of).collect()
     }
 
     /// Returns the uids of the jobs that count at a provider object.

@@ -232,6 +232,11 @@ impl Quota {
         self.lock().jobs.keys().cloned().collect()
     }
 
+    /// Returns the batches that may run, by namespace.
+    pub(super) fn in_flight(&self) -> BTreeMap<String, usize> {
+        self.lock().in_flight((self.clock)()).batches
+    }
+
     /// Returns true if any job counts here.
     pub(super) fn counts_jobs(&self) -> bool {
         !self.lock().jobs.is_empty()

@@ -294,6 +294,15 @@ impl ProviderType {
     /// Every dialect.
     pub const ALL: [ProviderType; 3] =
         [ProviderType::OpenAI, ProviderType::OpenAICompatible, ProviderType::AzureOpenAI];
+
+    /// Returns its name, as manifests have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProviderType::OpenAI => "OpenAI",
+            ProviderType::OpenAICompatible => "OpenAICompatible",
+            ProviderType::AzureOpenAI => "AzureOpenAI",
+        }
+    }
 }
 
 /// How requests to the provider are authenticated.

@@ -9,6 +9,7 @@ mod orphan;
 mod provider;
 mod run;
 mod runtime;
+mod series;
 mod wait;
 
 use std::collections::BTreeMap;

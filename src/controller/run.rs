@@ -17,7 +17,7 @@ use super::runtime::event_queue::{self, EventQueue};
 use super::runtime::leader::{self, WebhookAddresses};
 use super::runtime::preflight::{check_crds, cluster_uid};
 use super::runtime::trust::CERTIFICATES;
-use super::{Context, Dependencies, Options, StartError, hooks, orphan, provider};
+use super::{Context, Dependencies, Options, StartError, hooks, orphan, provider, series};
 use crate::account::Accounts;
 use crate::fair::{Budget, Limits, Shares};
 use crate::hooks::Endpoints;
@@ -175,6 +175,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         tracker: TaskTracker::new(),
         stop: stop.clone(),
     });
+    series::count_loads(&context);
     context.tracker.spawn(publisher);
     if let Some(hints) = hints {
         context.tracker.spawn(hooks::follow(context.clone(), hints));
@@ -185,7 +186,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let schedules = schedules.into_iter().map(|scope| cron::watch(scope, &watching, &context));
     let schedules = join_all(schedules.collect::<Vec<_>>());
     let orphans = orphan::watch(&context);
-    let watches = async { tokio::join!(jobs, schedules, providers, orphans) };
+    let gone = series::end_unknown(&context);
+    let watches = async { tokio::join!(jobs, schedules, providers, orphans, gone) };
     let mut watches = std::pin::pin!(watches);
     tokio::select! {
         _ = &mut watches => {}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rust_decimal::prelude::ToPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -54,6 +55,11 @@ impl Usd {
     pub fn share(self, part: i64, whole: i64) -> Usd {
         let product = self.0.saturating_mul(Decimal::from(part.max(0)));
         Usd(product.checked_div(Decimal::from(whole.max(0))).unwrap_or_default())
+    }
+
+    /// Returns the nearest floating-point number, for metrics alone.
+    pub fn to_f64(self) -> f64 {
+        self.0.to_f64().unwrap_or_default()
     }
 
     /// Returns whether it is no money.

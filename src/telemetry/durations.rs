@@ -9,11 +9,22 @@ use prometheus_client::registry::{Registry, Unit};
 /// Upper bounds of the buckets, in seconds: from a step that finds nothing to do, to a transfer that used up its time.
 const BUCKETS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 900.0];
 
+/// Upper bounds of the buckets of times that batches take, and wait, in seconds: up to two days.
+const LONG: [f64; 12] =
+    [15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0, 172_800.0];
+
+/// Upper bounds of the buckets of the time from a batch's end to its job's, in seconds.
+const LAGS: [f64; 10] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0];
+
 /// A histogram for each value of some labels, which are from fixed sets.
 type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Histogram, fn() -> Histogram>;
 
 fn seconds() -> Histogram {
     Histogram::new(BUCKETS)
+}
+
+fn long() -> Histogram {
+    Histogram::new(LONG)
 }
 
 /// Durations, and waiting times before the start.
@@ -27,6 +38,9 @@ pub(super) struct Durations {
     pub provider_request_queue: Histogram,
     pub storage_requests: Labelled<2>,
     pub webhook_requests: Labelled<2>,
+    pub batch_turnaround: Labelled<1>,
+    pub quota_wait: Histogram,
+    pub completion_lag: Histogram,
 }
 
 impl Durations {
@@ -55,6 +69,21 @@ impl Durations {
                 "webhook_request_duration",
                 "Time until a webhook begins its answer to a message, by method and class of the status code",
             ),
+            batch_turnaround: registered.family_of(
+                "batch_turnaround",
+                "Time from the submission of a batch to its end, by type of the provider",
+                long,
+            ),
+            quota_wait: registered.one_of(
+                "quota_wait",
+                "Time that a job waits for a place of its account for one more batch, if it has to wait",
+                long(),
+            ),
+            completion_lag: registered.one_of(
+                "completion_lag",
+                "Time from the end of a job's last batch at the provider to the job's end in status",
+                Histogram::new(LAGS),
+            ),
         }
     }
 }
@@ -63,13 +92,20 @@ struct Registered<'a>(&'a mut Registry);
 
 impl Registered<'_> {
     fn one(&mut self, name: &str, help: &str) -> Histogram {
-        let histogram = seconds();
+        self.one_of(name, help, seconds())
+    }
+
+    fn one_of(&mut self, name: &str, help: &str, histogram: Histogram) -> Histogram {
         self.0.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         histogram
     }
 
     fn family<const N: usize>(&mut self, name: &str, help: &str) -> Labelled<N> {
-        let family = Labelled::<N>::new_with_constructor(seconds);
+        self.family_of(name, help, seconds)
+    }
+
+    fn family_of<const N: usize>(&mut self, name: &str, help: &str, of: fn() -> Histogram) -> Labelled<N> {
+        let family = Labelled::<N>::new_with_constructor(of);
         self.0.register_with_unit(name, help, Unit::Seconds, family.clone());
         family
     }
@@ -145,6 +181,9 @@ mod tests {
         let metrics = Metrics::default();
         drop((metrics.visit(), metrics.visit_queue(), metrics.transfer("Upload"), metrics.transfer_queue("Upload")));
         metrics.provider_request_queue(Duration::from_millis(20));
+        metrics.batch_turnaround("OpenAI", Duration::from_secs(3_000));
+        metrics.completion_lag(Duration::from_secs(20));
+        drop(metrics.quota_wait());
         let took = Duration::from_secs(2);
         for (to, method, status) in [
             (Server::Provider, "POST", Some(201)),
@@ -164,10 +203,13 @@ mod tests {
         let mut counts: Vec<&str> = text.lines().filter(|line| line.contains("_seconds_count")).collect();
         counts.sort_unstable();
         insta::assert_snapshot!(counts.join("\n"), @r#"
+        batchjob_batch_turnaround_seconds_count{type="OpenAI"} 1
+        batchjob_completion_lag_seconds_count 1
         batchjob_provider_request_duration_seconds_count{method="GET",code="none"} 1
         batchjob_provider_request_duration_seconds_count{method="POST",code="2xx"} 1
         batchjob_provider_request_duration_seconds_count{method="other",code="4xx"} 1
         batchjob_provider_request_queue_duration_seconds_count 1
+        batchjob_quota_wait_seconds_count 1
         batchjob_storage_request_duration_seconds_count{method="GET",code="3xx"} 1
         batchjob_transfer_duration_seconds_count{kind="Upload"} 1
         batchjob_transfer_queue_duration_seconds_count{kind="Upload"} 1
@@ -185,7 +227,7 @@ mod tests {
         let text = measured().text().unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let histograms: Vec<&str> = types.filter_map(|line| line.strip_suffix(" histogram")).collect();
-        assert_eq!(histograms.len(), 8, "{histograms:?}");
+        assert_eq!(histograms.len(), 11, "{histograms:?}");
         let page = include_str!("../../docs/architecture.md");
         for name in histograms {
             assert!(page.contains(&format!("| `{name}` |")), "docs/architecture.md lacks {name}");

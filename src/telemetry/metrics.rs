@@ -1,4 +1,4 @@
-//! Metrics; labels are from fixed sets, never names of objects.
+//! Metrics. Most labels are from fixed sets; those that are names of objects have bounded numbers of values.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::durations::{Durations, Request, Server, Timer};
+use super::load::{AtProviders, BudgetUse, ProviderLoad};
+use super::names::Names;
+use super::usage::{Usage, UsageByNames};
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
@@ -66,7 +69,8 @@ pub struct Metrics {
     provider_looks: Labelled,
     webhooks: Labelled,
     notifications: Labelled,
-    requests: Labelled,
+    usage: UsageByNames,
+    at_providers: AtProviders,
     orphan_batches: LabelledGauge,
     jobs: Counted,
     providers: Counted,
@@ -87,7 +91,8 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
-        let (webhooks, notifications, requests) = (Labelled::default(), Labelled::default(), Labelled::default());
+        let (webhooks, notifications) = (Labelled::default(), Labelled::default());
+        let (usage, at_providers) = (UsageByNames::default(), AtProviders::default());
         let orphan_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let events_dropped = Counter::default();
@@ -109,14 +114,8 @@ impl Default for Metrics {
             "Attempts to tell a webhook of an event of a job, and messages that were given up, by outcome",
             notifications.clone(),
         );
-        for outcome in ["Succeeded", "Failed", "Expired", "Cancelled", "Missing"] {
-            requests.get_or_create(&[("outcome", outcome)]).inc_by(0);
-        }
-        registry.register(
-            "requests",
-            "Requests of batches that ended, by outcome; one that is sent again counts again",
-            requests.clone(),
-        );
+        registry.register_collector(Box::new(usage.clone()));
+        registry.register_collector(Box::new(at_providers.clone()));
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
         registry.register(
@@ -158,7 +157,8 @@ impl Default for Metrics {
             provider_looks,
             webhooks,
             notifications,
-            requests,
+            usage,
+            at_providers,
             orphan_batches,
             jobs,
             providers,
@@ -200,9 +200,26 @@ impl Metrics {
         self.notifications.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Counts requests of a batch that ended.
-    pub fn requests(&self, outcome: &'static str, requests: i64) {
-        self.requests.get_or_create(&[("outcome", outcome)]).inc_by(u64::try_from(requests).unwrap_or_default());
+    /// Counts what a batch used that ended. Without anything, it lets the series begin.
+    pub fn used(&self, names: &Names, usage: Usage) {
+        self.usage.add(names, usage);
+    }
+
+    /// Sets the use of the budgets of a provider object, by its namespace, empty if it has none, and its kind and name.
+    pub fn budgets(&self, namespace: &str, provider: &str, budgets: Vec<BudgetUse>) {
+        self.at_providers.set_budgets(namespace, provider, budgets);
+    }
+
+    /// Sets the function that counts what is under way at providers on each scrape.
+    pub fn count_loads(&self, count: impl Fn() -> Vec<ProviderLoad> + Send + Sync + 'static) {
+        self.at_providers.count_loads(count);
+    }
+
+    /// Ends series of names that are not known any more: those of batches that ended if no such batch ended for an hour, and those of
+    /// budgets of a provider object, by its namespace, and its kind and name.
+    pub fn drop_unknown(&self, is_known: impl Fn(&Names) -> bool, is_provider: impl Fn(&str, &str) -> bool) {
+        self.usage.drop_unknown(is_known);
+        self.at_providers.drop_unknown(is_provider);
     }
 
     /// Sets the number of running batches that nobody follows, in accounts of a kind of provider.
@@ -253,6 +270,21 @@ impl Metrics {
     /// Measures how long a transfer waits for its memory, until the timer is dropped.
     pub fn transfer_queue(&self, kind: &'static str) -> Timer {
         Timer::new(&self.durations.transfer_queue.get_or_create(&[("kind", kind)]))
+    }
+
+    /// Records the time from the submission of a batch to its end, by type of the provider.
+    pub fn batch_turnaround(&self, type_: &'static str, took: Duration) {
+        self.durations.batch_turnaround.get_or_create(&[("type", type_)]).observe(took.as_secs_f64());
+    }
+
+    /// Measures how long a job waits for a place for one more batch, until the timer is dropped.
+    pub fn quota_wait(&self) -> Timer {
+        Timer::new(&self.durations.quota_wait)
+    }
+
+    /// Records the time from the end of a job's last batch at the provider to the job's end in status.
+    pub fn completion_lag(&self, took: Duration) {
+        self.durations.completion_lag.observe(took.as_secs_f64());
     }
 
     /// Records the duration of a request to a provider, an object store or a webhook.

@@ -2,15 +2,21 @@
 
 mod durations;
 mod json;
+mod load;
 mod metrics;
+mod names;
 mod server;
+mod usage;
 
 use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
 pub use durations::{Request, Server, Timer};
+pub use load::{BudgetUse, ProviderLoad};
 pub use metrics::Metrics;
+pub use names::Names;
 pub use server::{Health, listen, serve};
+pub use usage::Usage;
 
 /// Format of the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::operator::Operator;
 use crate::support::process::{Process, free_port, root, scratch};
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, condition};
 
 /// A server that scrapes operators each second and judges the alerts as often.
 struct Prometheus {
@@ -59,6 +60,12 @@ impl Prometheus {
     /// The number of series that a query returns.
     async fn returned(&self, query: &str) -> usize {
         self.get("query", &[("query", query)]).await["result"].as_array().unwrap().len()
+    }
+
+    /// The only value that a query returns.
+    async fn value(&self, query: &str) -> f64 {
+        let result = self.get("query", &[("query", query)]).await;
+        result["result"][0]["value"][1].as_str().unwrap_or_default().parse().unwrap_or(f64::NAN)
     }
 
     /// The series that a scrape of an operator has now.
@@ -154,6 +161,33 @@ async fn troubles(scene: &Scene, webhooks: &str) {
     scene.wait_gone("orphan").await;
 }
 
+/// A provider that takes one batch at a time, where a token costs ten cents.
+fn dear(scene: &Scene, budget: &str) -> String {
+    let provider = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider", "metadata": {"name": "dear"},
+        "spec": {"type": "OpenAICompatible", "baseURL": scene.base_url,
+            "auth": {"secretKeyRef": {"name": "llm-key", "key": "api-key"}},
+            "limits": {"maxBatchesInFlight": 1},
+            "models": [{"name": "*", "prices": {"inputUSDPerMillion": "0", "outputUSDPerMillion": "100000"}}],
+            "budgets": [{"period": "Day", "maxCostUSD": budget}]}});
+    provider.to_string()
+}
+
+/// Has a job wait for the place of another one, both pay, and the budget turn out to be too low.
+async fn wait_and_pay(scene: &Scene) {
+    scene.apply(&dear(scene, "100"));
+    let of_dear = json!({"spec": {"providerRef": {"name": "dear"}, "requestDefaults": {"max_completion_tokens": 10}}});
+    scene.apply_job("first-to-pay", of_dear.clone());
+    let first = scene.batch_of("first-to-pay").await;
+    scene.apply_job("second-to-pay", of_dear);
+    let waits = |job: &BatchJob| condition(job, "Complete").is_some_and(|(_, reason, _)| reason == "WaitingForQuota");
+    scene.wait_job("it waits for the place", "second-to-pay", 60, waits).await;
+    scene.finish(&first).await;
+    let second = scene.batch_of("second-to-pay").await;
+    scene.finish(&second).await;
+    scene.wait_tidy("second-to-pay").await;
+    scene.apply(&dear(scene, "0.01"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_sees_what_needs_a_person_every_query_returns_series_and_jobs_add_none() {
     let mut scene = Scene::set("monitored", &["--batch-duration", "1h"]).await;
@@ -185,9 +219,22 @@ async fn prometheus_sees_what_needs_a_person_every_query_returns_series_and_jobs
     println!("{} series after the first job, {} after seven", before.len(), after.len());
     assert!(new.len() < jobs.len(), "{} jobs made {} series: {new:?}", jobs.len(), new.len());
     assert_eq!(prometheus.raised().await, BTreeSet::new());
+    let of_jobs = format!("{{exported_namespace=\"{}\",provider=\"BatchProvider/llm\"", scene.namespace);
+    for (query, wanted) in [
+        (format!("sum(batchjob_requests_total{of_jobs},model=\"gpt-5-mini\",outcome=\"Succeeded\"}})"), 21.0),
+        (format!("sum(batchjob_tokens_total{of_jobs}}}) > bool 21"), 1.0),
+        (format!("sum(batchjob_batches_in_flight{of_jobs}}}) or vector(0)"), 0.0),
+        ("sum(batchjob_completion_lag_seconds_count)".into(), 7.0),
+        ("sum(batchjob_batch_turnaround_seconds_count{type=\"OpenAICompatible\"})".into(), 7.0),
+    ] {
+        assert_eq!(prometheus.value(&query).await, wanted, "{query}");
+    }
+    let lag = "sum(batchjob_completion_lag_seconds_sum) / sum(batchjob_completion_lag_seconds_count)";
+    println!("{:.1} s from the end of a batch to the end of its job, polled each second", prometheus.value(lag).await);
 
     // Everything that a query asks for has happened.
     troubles(&scene, &format!("http://{webhooks}")).await;
+    wait_and_pay(&scene).await;
     let rules = prometheus.rules().await;
     let asked: Vec<String> =
         rules.iter().flat_map(|rule| selectors(rule["query"].as_str().unwrap())).chain(queries()).collect();
@@ -208,6 +255,7 @@ async fn prometheus_sees_what_needs_a_person_every_query_returns_series_and_jobs
         "BatchJobsHeld",
         "BatchJobsStalled",
         "BatchProviderNotReady",
+        "BatchProviderBudgetNearlySpent",
         "BatchScheduleNotReady",
         "BatchJobCallsFailing",
         "BatchJobOrphanBatches",

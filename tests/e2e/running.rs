@@ -80,7 +80,9 @@ async fn times_and_lines_say_what_was_done(scene: &Scene) {
         assert_eq!(counted(name, "{kind=\"Upload\"}").await, 3.0, "{name}");
     }
     assert_eq!(counted("provider_request_duration", "{method=\"POST\",code=\"5xx\"}").await, 1.0);
-    assert_eq!(operator.metric("batchjob_requests_total{outcome=\"Succeeded\"}").await, 6.0);
+    let series = format!("namespace=\"{}\",provider=\"BatchProvider/llm\",model=\"gpt-5-mini\"", scene.namespace);
+    let succeeded = format!("batchjob_requests_total{{{series},outcome=\"Succeeded\"}}");
+    assert_eq!(operator.metric(&succeeded).await, 6.0);
     for (name, labels) in [
         ("provider_request_duration", "{method=\"POST\",code=\"2xx\"}"),
         ("visit_duration", ""),

@@ -127,6 +127,11 @@ async fn a_job_that_is_polled_each_hour_is_complete_seconds_after_its_batch_ende
     let polls = scene.polls().await;
     assert!((5.0..=6.0).contains(&polls), "it was polled again if it still ran at the first poll: {polls}");
     assert!(scene.kubectl(&["get", "bjob", "unheard", "-o", "jsonpath={.status.outcome}"]).is_empty());
+    let lag = async |end: &str| operator.metric(&format!("batchjob_completion_lag_seconds_{end}")).await;
+    eventually("both ends were measured", 30, async || (lag("count").await >= 2.0).then_some(())).await;
+    let lag = lag("sum").await / 2.0;
+    println!("{lag:.1} s from the end of a batch to the end of its job, with webhooks");
+    assert!(lag < 10.0, "{lag}");
 
     // An account of an admin is heard under the secret in the operator's namespace, also of a batch that expired: the rest is sent again.
     let url = format!("http://127.0.0.1:{port}{}", scene.admins_webhook().await);

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use batchjob_operator::telemetry::{Metrics, Request, Server};
+use batchjob_operator::telemetry::{BudgetUse, Metrics, Names, ProviderLoad, Request, Server, Usage};
 use serde_json::{Value, json};
 
 use crate::tools::{built, helm_template, kustomize, objects, read, root, said};
@@ -58,6 +58,17 @@ fn metrics() -> BTreeSet<String> {
     metrics.provider_look("read");
     metrics.webhook("Taken");
     metrics.orphan_batches("BatchProvider", 1);
+    let (namespace, provider) = ("shop".to_string(), "BatchProvider/llm".to_string());
+    let names = Names { namespace: namespace.clone(), provider: provider.clone(), model: "gpt".into() };
+    metrics.used(&names, Usage { cost_and_saved_usd: Some((1.0, 1.0)), ..Usage::default() });
+    let budget = BudgetUse { namespace: namespace.clone(), period: "Day", budget: 10.0, spent: 1.0, left: 9.0 };
+    metrics.budgets(&namespace, &provider, vec![budget]);
+    metrics.count_loads(move || {
+        vec![ProviderLoad { namespace: namespace.clone(), provider: provider.clone(), batches: 1 }]
+    });
+    metrics.batch_turnaround("OpenAI", Duration::from_secs(60));
+    metrics.completion_lag(Duration::from_secs(1));
+    drop(metrics.quota_wait());
     metrics.count_jobs(|| vec![("Held", 1)]);
     metrics.count_providers(|| vec![("True", 1)]);
     metrics.count_schedules(|| vec![("True", 1)]);

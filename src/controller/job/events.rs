@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{self, reasons};
-use crate::api::{CanaryApproval, Outcome, RequestCounts, Spending};
+use crate::api::{CanaryApproval, Outcome, Spending};
 use crate::controller::runtime::events::EventRecord;
 use crate::lifecycle::{
     Approval, Attempt, AttemptKey, AttemptState, Journal, ManifestView, Memory, canary_report, left_out, not_reused,
@@ -119,28 +119,6 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         });
     }
     news
-}
-
-/// Returns the requests of the batches that a change of the journal settled, by outcome.
-pub(super) fn requests_ended(old: &Journal, new: &Journal) -> Vec<(&'static str, i64)> {
-    let is_settled = |attempt: &Attempt| matches!(attempt.state, AttemptState::Settled { .. });
-    let was_settled = |shard| old.shards.get(shard).and_then(|s| s.attempt.as_ref()).is_some_and(is_settled);
-    let settled = new.shards.entries().filter(|(shard, _)| !was_settled(*shard));
-    let counts = settled.filter_map(|(_, shard)| match &shard.attempt.as_ref()?.state {
-        AttemptState::Settled { counts, .. } => Some(counts),
-        _ => None,
-    });
-    let by_outcome = counts.flat_map(|counts| {
-        let RequestCounts { total: _, succeeded, reused: _, failed, expired, cancelled, missing, resent: _ } = *counts;
-        [
-            ("Succeeded", succeeded),
-            ("Failed", failed),
-            ("Expired", expired),
-            ("Cancelled", cancelled),
-            ("Missing", missing),
-        ]
-    });
-    by_outcome.collect()
 }
 
 /// Returns the events for batches that are settled by a change of the journal from `old` to `new`, and whose tokens the provider
@@ -263,7 +241,7 @@ pub(super) fn at_the_end(manifest: &ManifestView, reused: bool) -> EventRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BatchUsage, CostStatus, TokenUsage, UsageStatus};
+    use crate::api::{BatchUsage, CostStatus, RequestCounts, TokenUsage, UsageStatus};
     use crate::lifecycle::{CollectResult, Owner, PartRef, Payload, Refusal, Rejection, Shard, UsageTotals};
     use crate::money::Cost;
 
@@ -295,23 +273,6 @@ mod tests {
         }
         let unanswered = told(&intended, &journal(AttemptState::Revoking, None));
         assert!(unanswered[0].1.contains("the reply to its submission was lost"), "{unanswered:?}");
-    }
-
-    #[test]
-    fn the_requests_of_a_batch_are_counted_when_it_is_settled_and_never_again() {
-        let counts = RequestCounts { total: 3, succeeded: 2, expired: 1, ..Default::default() };
-        let submitted = journal(AttemptState::Submitted { batch_id: "b".into(), at: 0 }, None);
-        let settled = |ended: &str| {
-            let (batch_id, ended) = ("b".into(), ended.into());
-            let (part, retryable, usage, cost, errors, files) = Default::default();
-            let state = AttemptState::Settled { batch_id, ended, part, counts, retryable, usage, cost, errors, files };
-            journal(state, None)
-        };
-        let ended = requests_ended(&submitted, &settled("expired"));
-        let some: Vec<_> = ended.into_iter().filter(|(_, requests)| *requests > 0).collect();
-        assert_eq!(some, [("Succeeded", 2), ("Expired", 1)]);
-        assert_eq!(requests_ended(&settled("expired"), &settled("lost")), []);
-        assert_eq!(requests_ended(&submitted, &submitted), []);
     }
 
     #[test]

@@ -165,6 +165,8 @@ pub(crate) struct JobState {
     needs: Mutex<BTreeMap<Task, u64>>,
     /// The MiB of local disk that a transfer needs, for each one that outgrew its share.
     disk_needs: Mutex<BTreeMap<Task, u64>>,
+    /// The last end of a batch that this process settled, by the provider's clock where it tells (Unix milliseconds); 0: none.
+    pub last_end: AtomicI64,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
     /// Room for the job's background tasks.

@@ -11,6 +11,7 @@ mod job_news;
 pub(super) mod job_state;
 pub(super) mod journal;
 mod judge;
+mod measures;
 mod notices;
 pub(super) mod observe;
 pub(super) mod permit;

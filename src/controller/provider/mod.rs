@@ -2,6 +2,7 @@
 //! jobs need them.
 
 pub(super) mod account;
+mod budget_metrics;
 mod experience;
 mod in_use;
 pub(super) mod ledger;
@@ -14,9 +15,11 @@ mod reports;
 mod watch;
 mod webhook;
 
+use std::collections::HashMap;
+
 use kube::core::object::HasStatus;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -44,6 +47,11 @@ pub(crate) struct ProviderStores {
 }
 
 impl ProviderStores {
+    /// Returns the provider objects by their uid.
+    pub fn by_uid(&self) -> HashMap<String, ProviderKey> {
+        self.own.iter().flat_map(keys).chain(self.admins.iter().flat_map(keys)).collect()
+    }
+
     /// Registers the counts of providers by the status of `Ready`. A provider that is being deleted does not count.
     pub fn count_in(&self, metrics: &Metrics) {
         let (own, admins) = (self.own.clone(), self.admins.clone());
@@ -51,6 +59,11 @@ impl ProviderStores {
             conditions::count_by_status(own.iter().flat_map(ready).chain(admins.iter().flat_map(ready)))
         });
     }
+}
+
+fn keys<P: Provider>(known: &Store<P>) -> Vec<(String, ProviderKey)> {
+    let all = known.state();
+    all.iter().map(|provider| (provider.uid().unwrap_or_default(), ProviderKey::of(&**provider))).collect()
 }
 
 fn ready<P: Provider>(known: &Store<P>) -> Vec<Option<bool>> {

@@ -1,6 +1,7 @@
 //! Reports of jobs about provider accounts: an account that fails, or recovers, is looked at soon, so that its object says so.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use kube::Resource;
@@ -22,6 +23,13 @@ pub(crate) struct ProviderKey {
     /// Namespace of the object; None for a ClusterBatchProvider.
     pub namespace: Option<String>,
     pub name: String,
+}
+
+/// Kind and name, such as `BatchProvider/llm`.
+impl fmt::Display for ProviderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/{}", self.kind, self.name)
+    }
 }
 
 impl ProviderKey {

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::account::is_kept;
 use super::ledger::budgets_of;
 use super::reports::Reports;
-use super::{Provider, ProviderKey, ProviderStores, in_use, look};
+use super::{Provider, ProviderKey, ProviderStores, budget_metrics, in_use, look};
 use crate::api::conditions::{self, READY};
 use crate::api::weight::json_bytes;
 use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
@@ -190,6 +190,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
             old.budgets.clone()
         });
     }
+    budget_metrics::show(&ctx.metrics, &provider, &status.budgets);
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     if !write(ctx, &api, &provider, &old, status).await? {
         ctx.price_lists.was_not_reported(&uid).await;

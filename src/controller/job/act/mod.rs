@@ -7,6 +7,7 @@ mod transfer;
 pub(crate) use transfer::{MemoryEdit, Outcome};
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::warn;
@@ -14,6 +15,7 @@ use tracing::warn;
 use super::clients::Clients;
 use super::events;
 use super::job_state::JobState;
+use super::measures::{self, Times};
 use super::notices;
 use super::observe::Snapshot;
 use super::permit::PostPermit;
@@ -27,6 +29,7 @@ use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
 use crate::lifecycle::{self, AttemptKey, Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
+use crate::telemetry::Usage;
 
 /// The continuation of a visit after a step.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ impl Act<'_> {
             // Their effect is in status, which was written before; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
+                self.measure_lag();
                 self.publish(events::at_the_end(manifest, *reused));
             }
             Step::Fail(failure) => self.publish(EventRecord::warning(failure.reason, failure.message.clone())),
@@ -191,16 +195,17 @@ impl Act<'_> {
         match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 // Before the findings about sealed shards are forgotten.
-                let mut usage = vec![];
-                self.job_state.remember(|m| usage = events::events_of_usage(old, next, m));
+                let (mut usage, mut times) = (vec![], vec![]);
+                self.job_state.remember(|m| {
+                    usage = events::events_of_usage(old, next, m);
+                    times = measures::times(old, next, m);
+                });
                 self.wrote(old, next, written, swapped.version());
                 for news in &usage {
                     warn!(reason = news.reason, "{}", news.note);
                 }
                 events::events_of(old, next).into_iter().chain(usage).for_each(|news| self.publish(news));
-                for (outcome, requests) in events::requests_ended(old, next) {
-                    self.ctx.metrics.requests(outcome, requests);
-                }
+                self.measure_settled(old, next, &times);
                 self.learn(old, next);
                 self.advise(old, next);
                 Ok(())
@@ -210,6 +215,31 @@ impl Act<'_> {
                 Ok(())
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Counts what settled batches used, and measures the time that they took.
+    fn measure_settled(&self, old: &Journal, next: &Journal, times: &[Times]) {
+        let Some(clients) = &self.snapshot.clients else { return };
+        for times in times {
+            self.ctx.metrics.batch_turnaround(clients.account.type_().name(), times.turnaround());
+            self.job_state.last_end.fetch_max(times.ended, Ordering::Relaxed);
+        }
+        measures::settled(old, next).into_iter().for_each(|(model, usage)| self.measure(model, usage));
+    }
+
+    /// Counts what batches of a model used.
+    fn measure(&self, model: &str, usage: Usage) {
+        let Some(clients) = &self.snapshot.clients else { return };
+        let names = measures::names(&self.snapshot.view.owner.namespace, &clients.account.object, model);
+        self.ctx.metrics.used(&names, usage);
+    }
+
+    /// Measures the time since the end of the last batch, if this process saw it.
+    fn measure_lag(&self) {
+        match self.job_state.last_end.swap(0, Ordering::Relaxed) {
+            0 => {}
+            end => self.ctx.metrics.completion_lag(measures::between(end, self.ctx.clock.now())),
         }
     }
 
@@ -259,6 +289,7 @@ impl Act<'_> {
         match PostPermit::win(journals.document(), judged, &packed, intent_id, window).await? {
             Some(permit) => {
                 place.into_iter().for_each(UsedPlace::keep);
+                measures::begun(next, intent_id).into_iter().for_each(|(model, nothing)| self.measure(model, nothing));
                 self.wrote(old, next, packed.journal, permit.version());
                 self.job_state.hold_permit(permit);
                 events::prices_changed(old, next).into_iter().for_each(|news| self.publish(news));

@@ -96,6 +96,7 @@ impl Act<'_> {
             Step::WaitForPlace(attempt_key) => {
                 let wants = applicant(self.snapshot, self.journal()?, attempt_key);
                 start(Box::pin(async move {
+                    let _waits = call.ctx.metrics.quota_wait();
                     call.clients.calls.pace().ready().await;
                     call.clients.quota.place(&call.uid, wants).await;
                     Ok(memory_edit(|_| {}))
