@@ -163,12 +163,12 @@ impl Accounts {
         forget_elsewhere(before, &quota, job);
     }
 
-    /// Returns the batches that may run, by uid of the provider object and by namespace.
-    pub fn in_flight(&self) -> BTreeMap<(String, String), usize> {
+    /// Returns what is in flight, or has a place, by uid of the provider object and by namespace.
+    pub fn in_flight(&self) -> BTreeMap<(String, String), Load> {
         let quotas: Vec<_> =
             self.quotas().by_provider.iter().map(|(uid, quota)| (uid.clone(), quota.clone())).collect();
         let of = |(uid, quota): (String, Arc<Quota>)| {
-            quota.in_flight().into_iter().map(move |(namespace, batches)| ((uid.clone(), namespace), batches))
+            quota.in_flight().into_iter().map(move |(namespace, load)| ((uid.clone(), namespace), load))
         };
         quotas.into_iter().flat_map(of).collect()
     }

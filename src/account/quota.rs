@@ -232,9 +232,17 @@ impl Quota {
         self.lock().jobs.keys().cloned().collect()
     }
 
-    /// Returns the batches that may run, by namespace.
-    pub(super) fn in_flight(&self) -> BTreeMap<String, usize> {
-        self.lock().in_flight((self.clock)()).batches
+    /// Returns what is in flight, or has a place, by namespace.
+    pub(super) fn in_flight(&self) -> BTreeMap<String, Load> {
+        let (now, state) = ((self.clock)(), self.lock());
+        let mut loads: BTreeMap<String, Load> = BTreeMap::new();
+        for job in state.jobs.values() {
+            let load = loads.entry(job.namespace.clone()).or_default();
+            job.live(now).into_iter().for_each(|live| load.merge(live));
+            job.place(now).into_iter().for_each(|place| load.add(&place.load));
+        }
+        loads.retain(|_, load| load.batches > 0);
+        loads
     }
 
     /// Returns true if any job counts here.
@@ -301,8 +309,7 @@ impl State {
         let mut in_flight = InFlight { served: self.served.clone(), ..Default::default() };
         for (uid, job) in &self.jobs {
             let place = job.place(now).filter(|_| without != Some(uid));
-            let is_out_of_date = job.guessed.is_some_and(|guessed| now >= guessed + GUESSED);
-            let live = (!is_out_of_date).then_some(&job.live);
+            let live = job.live(now);
             live.into_iter().for_each(|live| in_flight.load.merge(live));
             place.into_iter().for_each(|place| in_flight.load.add(&place.load));
             let batches = live.map_or(0, |live| live.batches) + usize::from(place.is_some());
@@ -351,6 +358,12 @@ impl Job {
     fn of(namespace: &str) -> Job {
         let (live, submission) = (Load::default(), Submission::None);
         Job { namespace: namespace.into(), live, guessed: None, submission, said: 0, place: None }
+    }
+
+    /// Returns the share of its batches, unless a guess of it is too old.
+    fn live(&self, now: i64) -> Option<&Load> {
+        let is_out_of_date = self.guessed.is_some_and(|guessed| now >= guessed + GUESSED);
+        (!is_out_of_date).then_some(&self.live)
     }
 
     fn place(&self, now: i64) -> Option<&Place> {

@@ -53,9 +53,11 @@ fn loads(ctx: &Context) -> Vec<ProviderLoad> {
     let providers = ctx.providers.by_uid();
     let in_flight = ctx.accounts.in_flight().into_iter();
     // A status can name any uid.
-    let known = in_flight.filter_map(|((uid, namespace), batches)| {
-        let batches = u64::try_from(batches).unwrap_or(u64::MAX);
-        Some(ProviderLoad { namespace, provider: providers.get(&uid)?.to_string(), batches })
+    let known = in_flight.filter_map(|((uid, namespace), load)| {
+        let provider = providers.get(&uid)?.to_string();
+        let batches = u64::try_from(load.batches).unwrap_or(u64::MAX);
+        let tokens = load.models.values().fold(0, |sum: u64, of| sum.saturating_add(of.tokens));
+        Some(ProviderLoad { namespace, provider, batches, requests: load.requests, tokens })
     });
     known.collect()
 }

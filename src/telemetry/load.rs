@@ -24,11 +24,19 @@ pub struct ProviderLoad {
     pub provider: String,
     /// Batches that may run.
     pub batches: u64,
+    /// Requests of these batches.
+    pub requests: u64,
+    /// Input tokens that are expected of them.
+    pub tokens: u64,
 }
 
 impl ProviderLoad {
     fn add(&mut self, other: &ProviderLoad) {
-        self.batches = self.batches.saturating_add(other.batches);
+        for (sum, more) in
+            [(&mut self.batches, other.batches), (&mut self.requests, other.requests), (&mut self.tokens, other.tokens)]
+        {
+            *sum = sum.saturating_add(more);
+        }
     }
 }
 
@@ -50,6 +58,8 @@ pub struct BudgetUse {
 /// A provider object: its namespace, empty if it has none, and its kind and name.
 type Provider = (String, String);
 type Loads = dyn Fn() -> Vec<ProviderLoad> + Send + Sync;
+/// A count of what is under way: the name of its metric, its help text, and its value.
+type Count = (&'static str, &'static str, fn(&ProviderLoad) -> u64);
 /// An amount of a budget: the name of its metric, its help text, and its value.
 type Amount = (&'static str, &'static str, fn(&BudgetUse) -> f64);
 
@@ -120,11 +130,17 @@ impl AtProviders {
 impl Collector for AtProviders {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let loads = self.loads();
-        let help = "Batches that may run, by namespace and provider object";
-        let mut metric = encoder.encode_descriptor("batches_in_flight", help, None, MetricType::Gauge)?;
-        for load in &loads {
-            let labels = [("namespace", load.namespace.as_str()), ("provider", &load.provider)];
-            ConstGauge::new(load.batches).encode(metric.encode_family(&labels)?)?;
+        let counts: [Count; 3] = [
+            ("batches_in_flight", "Batches that may run, by namespace and provider object", |load| load.batches),
+            ("enqueued_requests", "Requests of batches that may run", |load| load.requests),
+            ("enqueued_tokens", "Input tokens that are expected of batches that may run", |load| load.tokens),
+        ];
+        for (name, help, count) in counts {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for load in &loads {
+                let labels = [("namespace", load.namespace.as_str()), ("provider", &load.provider)];
+                ConstGauge::new(count(load)).encode(metric.encode_family(&labels)?)?;
+            }
         }
         let budgets = self.budgets();
         let amounts: [Amount; 3] = [
@@ -163,6 +179,10 @@ mod tests {
         text.lines().filter(|line| line.starts_with(of)).map(String::from).collect()
     }
 
+    fn text_has(metrics: &Metrics, sample: &str) -> bool {
+        samples(metrics, sample).iter().any(|line| line == sample)
+    }
+
     #[test]
     fn budgets_are_shown_as_they_were_last_looked_at_until_their_provider_is_gone() {
         let metrics = Metrics::default();
@@ -198,5 +218,7 @@ mod tests {
         );
         let sum: u64 = samples.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
         assert_eq!(sum, 2_002);
+        assert!(text_has(&metrics, r#"batchjob_enqueued_requests{namespace="other",provider="other"} 4206"#));
+        assert!(text_has(&metrics, r#"batchjob_enqueued_tokens{namespace="shop",provider="BatchProvider/1"} 600"#));
     }
 }
