@@ -10,7 +10,7 @@ use batchjob_operator::api;
 use batchjob_operator::controller::{self, Dependencies, Options};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::schedule::{self, Schedule, Starts};
-use batchjob_operator::telemetry::{LogFormat, init_logs};
+use batchjob_operator::telemetry::{LogFormat, OtlpEndpoint, init_logs};
 use batchjob_operator::transport::{AllowedHost, EgressProxy, HostPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Date;
@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator.
-    Run(Run),
+    Run(Box<Run>),
     /// Write the CustomResourceDefinitions.
     Crds {
         /// Folder to write them to; unset: standard output.
@@ -135,6 +135,10 @@ struct Run {
     /// Address of this Pod. Replicas on standby pass webhooks on to the leader there.
     #[arg(long, env = "POD_IP")]
     pod_ip: Option<IpAddr>,
+    /// Collector that traces of jobs are sent to, in protobuf over HTTP, such as http://collector.monitoring.svc:4318; unset:
+    /// no traces. `/v1/traces` is added to its path. Headers for it are in OTEL_EXPORTER_OTLP_HEADERS, as NAME=VALUE,…
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<OtlpEndpoint>,
     /// How logs are written.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     log_format: Format,
@@ -225,6 +229,7 @@ impl Run {
             health_addr: self.health_addr,
             provider_webhook_addr: self.provider_webhook_addr,
             pod_ip: self.pod_ip,
+            otlp_endpoint: self.otlp_endpoint,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),
                 send_timeout: seconds(self.send_timeout_seconds),

@@ -34,7 +34,7 @@ use crate::account::Accounts;
 use crate::fair::{Budget, Shares};
 use crate::hooks::Endpoints;
 use crate::lifecycle::Timing;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 use crate::transport::Transport;
 use cron::Crons;
 use job::Jobs;
@@ -51,6 +51,7 @@ pub(crate) struct Context {
     transport: Transport,
     events: EventQueue,
     metrics: Metrics,
+    traces: Traces,
     clock: Arc<dyn Clock>,
     clock_watch: ClockWatch,
     timing: Timing,

@@ -21,7 +21,7 @@ use super::{Context, Dependencies, Options, StartError, hooks, orphan, provider,
 use crate::account::Accounts;
 use crate::fair::{Budget, Limits, Shares};
 use crate::hooks::Endpoints;
-use crate::telemetry::{Health, Metrics, Request, Server, listen, serve};
+use crate::telemetry::{Exporter, Health, Metrics, Request, Server, Service, Traces, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
 /// Looks at provider objects at a time: each waits for a server, and holds little memory. All looks have one lane, so a
@@ -129,6 +129,15 @@ async fn elect_and_work(
     if lost { Err(StartError::LostLease) } else { Ok(()) }
 }
 
+/// Returns the recorder of spans, and their sender if an admin named a collector.
+fn traces(options: &Options, cluster: &str, metrics: &Metrics) -> Result<(Traces, Option<Exporter>), StartError> {
+    let Some(endpoint) = options.otlp_endpoint.clone() else { return Ok((Traces::default(), None)) };
+    let service = Service { instance: options.identity.clone(), cluster: cluster.into() };
+    let exporter = Exporter::new(endpoint.clone(), &service, metrics.clone());
+    let (traces, exporter) = exporter.map_err(|why| StartError::Traces(endpoint, why))?;
+    Ok((traces, Some(exporter)))
+}
+
 async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
     let Parts { dependencies, cluster, health, metrics, endpoints } = parts;
     let Dependencies { client, watching, transport, clock } = dependencies;
@@ -142,6 +151,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let (events, told) = EventQueue::new(metrics.clone());
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
     let publisher = event_queue::write(told, client.clone(), reporter, metrics.clone(), clock.clone(), stop.clone());
+    let (traces, exporter) = traces(options, &cluster, &metrics)?;
     let (time, of_accounts) = (clock.clone(), metrics.clone());
     let context = Arc::new(Context {
         events,
@@ -156,6 +166,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         transport: transport.observed_by(Arc::new(Requests(metrics.clone()))),
         client,
         metrics,
+        traces,
         clock_watch: ClockWatch::new(clock.now()),
         clock,
         timing: options.timing,
@@ -177,6 +188,9 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     });
     series::count_loads(&context);
     context.tracker.spawn(publisher);
+    if let Some(exporter) = exporter {
+        context.tracker.spawn(exporter.run(stop.clone()));
+    }
     if let Some(hints) = hints {
         context.tracker.spawn(hooks::follow(context.clone(), hints));
     }

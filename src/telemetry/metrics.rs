@@ -84,6 +84,8 @@ pub struct Metrics {
     pub status_writes: Counter,
     /// Events that were not written, for there were too many.
     pub events_dropped: Counter,
+    /// Spans of traces that were not sent to the collector.
+    pub trace_spans_dropped: Counter,
     /// 1 while this replica leads.
     pub leader: Gauge,
 }
@@ -95,7 +97,7 @@ impl Default for Metrics {
         let (usage, at_providers) = (UsageByNames::default(), AtProviders::default());
         let orphan_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
-        let events_dropped = Counter::default();
+        let (events_dropped, trace_spans_dropped) = (Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("batchjob");
         registry.register("steps", "Steps that were decided, by name", steps.clone());
         registry.register("step_failures", "Steps that failed and are tried again, by reason", failures.clone());
@@ -122,6 +124,11 @@ impl Default for Metrics {
             "events_dropped",
             "Events that were not written, for their namespace or all together had too many",
             events_dropped.clone(),
+        );
+        registry.register(
+            "trace_spans_dropped",
+            "Spans of traces that were not sent: the collector did not take them, or a job or its namespace had too many",
+            trace_spans_dropped.clone(),
         );
         registry.register(
             "orphan_batches",
@@ -169,6 +176,7 @@ impl Default for Metrics {
             batches_created,
             status_writes,
             events_dropped,
+            trace_spans_dropped,
             leader,
         }
     }

@@ -1,11 +1,13 @@
-//! The operator's own logs, metrics and health.
+//! The operator's own logs, metrics, traces and health.
 
 mod durations;
 mod json;
 mod load;
 mod metrics;
 mod names;
+mod otlp;
 mod server;
+mod traces;
 mod usage;
 
 use tracing::Span;
@@ -15,7 +17,10 @@ pub use durations::{Request, Server, Timer};
 pub use load::{BudgetUse, ProviderLoad};
 pub use metrics::Metrics;
 pub use names::Names;
+pub use opentelemetry::KeyValue;
+pub use otlp::{Exporter, OtlpEndpoint, Service};
 pub use server::{Health, listen, serve};
+pub use traces::{EndedSpan, JOB_SPAN, SpanError, TracedJob, Traces};
 pub use usage::Usage;
 
 /// Format of the logs.

@@ -56,5 +56,6 @@ mod schedules;
 mod schema;
 mod shards;
 mod tenancy;
+mod traces;
 mod wait;
 mod webhooks;

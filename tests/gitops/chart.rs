@@ -165,6 +165,7 @@ replicas: 3
 watchNamespaces: [shop, research]
 privateHosts: [minio.storage.svc, '10.20.0.0/16']
 egressProxy: {secretKeyRef: {name: proxy, key: url}}
+traces: {otlpEndpoint: 'http://collector.monitoring.svc:4318', headersSecretKeyRef: {name: collector, key: headers}}
 extraArgs: [--log-format=text]
 resources: {requests: {cpu: '1', memory: 512Mi}, limits: {memory: 512Mi}}
 spool: {sizeLimit: 20Gi}
@@ -212,6 +213,9 @@ fn what_the_chart_cannot_mean_is_refused() {
         ("image.pullPolicy=Sometimes", "/image/pullPolicy'"),
         ("egressProxy.url=http://user:secret@proxy:3128", "/egressProxy/url'"),
         ("egressProxy.secretKeyRef.name=proxy", "/egressProxy/secretKeyRef'"),
+        ("traces.otlpEndpoint=collector:4318", "/traces/otlpEndpoint'"),
+        ("traces.otlpEndpoint=http://user:secret@collector:4318", "/traces/otlpEndpoint'"),
+        ("traces.headersSecretKeyRef.key=headers", "/traces/headersSecretKeyRef'"),
         ("providerWebhooks.enabled=sometimes", "/providerWebhooks/enabled': got string, want boolean"),
         ("spool.sizeLimit=plenty", "/spool/sizeLimit'"),
         ("spool.sizeLimit=1.2.3Gi", "/spool/sizeLimit'"),

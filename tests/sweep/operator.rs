@@ -94,6 +94,7 @@ fn options(namespace: &str, spool: &Path) -> Options {
         orphan_check: 0,
         health_addr: "127.0.0.1:0".parse().unwrap(),
         provider_webhook_addr: None,
+        otlp_endpoint: None,
         pod_ip: None,
         timing: TIMING,
     }

@@ -12,6 +12,7 @@ use super::cached_job::CachedJob;
 use super::clients::Clients;
 use super::journal::VersionedJournal;
 use super::permit::PostPermit;
+use super::spans::TraceState;
 use super::task_room::TaskRooms;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
@@ -169,6 +170,8 @@ pub(crate) struct JobState {
     pub last_end: AtomicI64,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
+    /// What is known of the job's trace.
+    pub trace: TraceState,
     /// Room for the job's background tasks.
     pub task_rooms: TaskRooms,
     /// Ends the job's background tasks.

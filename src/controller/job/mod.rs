@@ -22,6 +22,7 @@ mod references;
 mod rejudge;
 mod result_source;
 mod source;
+mod spans;
 mod task_room;
 mod tasks;
 mod transfers;

@@ -140,6 +140,9 @@ fn run(
         drop(room);
         match end {
             TaskEnd::Succeeded(memory_edit) => {
+                if task == Task::Plan {
+                    job_state.trace.plan_began(began);
+                }
                 super::note_success(&ctx, &job_state, Some(task));
                 job_state.remember(|m| {
                     m.running.remove(&task);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::lifecycle::Timing;
+use crate::telemetry::OtlpEndpoint;
 
 /// Options of the operator.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Options {
     pub provider_webhook_addr: Option<std::net::SocketAddr>,
     /// Address of this Pod, at which other replicas reach it.
     pub pod_ip: Option<std::net::IpAddr>,
+    /// The collector that takes traces; None for no traces.
+    pub otlp_endpoint: Option<OtlpEndpoint>,
     /// Time limits.
     pub timing: Timing,
 }
@@ -83,6 +86,8 @@ pub enum StartError {
     ListenForWebhooks(std::net::SocketAddr, std::io::Error),
     #[error("the spool folder {0} cannot be written: {1}; choose another --spool-dir")]
     Spool(PathBuf, std::io::Error),
+    #[error("traces cannot be sent to {0}: {1}; correct --otlp-endpoint, or the variables OTEL_EXPORTER_OTLP_*")]
+    Traces(OtlpEndpoint, String),
     #[error("the lease could not be taken part in: {0}")]
     Lease(String),
     #[error("another replica took the lease; this one ends, to start afresh")]

@@ -2,6 +2,7 @@
 
 mod kubernetes;
 mod provider;
+mod trace;
 mod transfer;
 
 pub(crate) use transfer::{MemoryEdit, Outcome};
@@ -76,6 +77,7 @@ impl Act<'_> {
                 }
                 // Only now: a visit that is repeated sends nothing twice.
                 notices::last_attempt(self.ctx, &self.snapshot.job);
+                self.trace_deletion();
                 return Ok(Flow::Gone);
             }
             Step::EndTasks => {
@@ -88,8 +90,12 @@ impl Act<'_> {
             Step::Conclude { manifest, reused } => {
                 self.measure_lag();
                 self.publish(events::at_the_end(manifest, *reused));
+                self.trace_end(manifest, *reused);
             }
-            Step::Fail(failure) => self.publish(EventRecord::warning(failure.reason, failure.message.clone())),
+            Step::Fail(failure) => {
+                self.publish(EventRecord::warning(failure.reason, failure.message.clone()));
+                self.trace_failure(failure);
+            }
             // The files were deleted before status said so; see `visit`.
             Step::CleanUp => {}
             Step::DeleteObject => return self.delete_object().await,
@@ -200,6 +206,7 @@ impl Act<'_> {
                     usage = events::events_of_usage(old, next, m);
                     times = measures::times(old, next, m);
                 });
+                self.trace_change(old, next);
                 self.wrote(old, next, written, swapped.version());
                 for news in &usage {
                     warn!(reason = news.reason, "{}", news.note);
