@@ -165,6 +165,13 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
+    /// Seconds without progress after which a job with batches at the provider is reported as stuck; unset: never. Progress is
+    /// a request that is done by the provider's count, a batch that is submitted, and one that ends. The condition
+    /// `Progressing` is then False with the reason `ProgressDeadlineExceeded` and names the batches, and `Stalled` is True, until
+    /// there is progress again. The job waits on, and nothing is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub progress_deadline_seconds: Option<i64>,
     /// Seconds after its end at which the operator deletes the job; unset: never. Zero deletes it at once. It is never deleted
     /// before its manifest is written, so a job that failed before anything was sent stays, and so does a job that reused the
     /// results of an earlier one: a tool that applies it again would do so for ever. A job of a CronBatchJob stays for at least a

@@ -53,6 +53,10 @@ pub struct BatchJobStatus {
     /// Time at which the first batch was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission_time: Option<Time>,
+    /// Time at which progress was last seen: a request that is done by the provider's count, a batch that was submitted, or one
+    /// that ended. Unset until a batch is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_progress_time: Option<Time>,
     /// Time at which the job ended, with whatever outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
@@ -303,6 +307,10 @@ pub struct BatchStatus {
     /// Number of requests in the batch.
     #[schemars(range(min = 0))]
     pub requests: i64,
+    /// Number of requests that are done by the provider's count, while the batch runs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub done: i64,
     /// Model that the requests ask for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]

@@ -28,6 +28,8 @@ pub const RESULTS_WRITTEN: &str = "ResultsWritten";
 pub const RESULTS_REUSED: &str = "ResultsReused";
 /// True when more than one batch was made of one submission, so that requests may have been billed twice.
 pub const BILLED_TWICE: &str = "BilledTwice";
+/// While batches are at the provider: False if they do not get on, or do not end when they should.
+pub const PROGRESSING: &str = "Progressing";
 /// For a provider: True when its endpoint answers as a batch API with its credential. For a CronBatchJob: True unless no BatchJob
 /// can be created.
 pub const READY: &str = "Ready";
@@ -70,6 +72,9 @@ pub mod reasons {
     pub const BUDGET_EXCEEDED: &str = "BudgetExceeded";
     pub const COST_UNKNOWN: &str = "CostUnknown";
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+    pub const BATCHES_PAST_EXPIRY: &str = "BatchesPastExpiry";
+    pub const BATCHES_NOT_FINALIZED: &str = "BatchesNotFinalized";
     pub const INPUT_DEADLINE_EXCEEDED: &str = "InputDeadlineExceeded";
     pub const CANCELLED: &str = "Cancelled";
     pub const JOURNAL_LOST: &str = "JournalLost";

@@ -1,5 +1,6 @@
 //! `status.models` of provider objects: what finished batches showed of each model.
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,21 +24,25 @@ pub struct ModelStatus {
 }
 
 /// Time that batches took from their submission to their end.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
 pub struct LearnedTurnaround {
     /// Number of batches. Long experience is halved now and then, so that new batches count more than old ones.
+    #[serde(default)]
     #[schemars(range(min = 0))]
     pub batches: i64,
     /// Half of the batches took at most this long, in seconds.
+    #[serde(default)]
     #[schemars(range(min = 0))]
     pub p50_seconds: i64,
     /// 90 % of the batches took at most this long, in seconds.
+    #[serde(default)]
     #[schemars(range(min = 0))]
     pub p90_seconds: i64,
     /// Number of batches by duration: entry n counts those that took at most 2^(n/2) seconds and do not count in an earlier entry.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 48), inner(range(min = 0)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 48), inner(range(min = 0, max = 1000)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub counts: Vec<i32>,
 }
 

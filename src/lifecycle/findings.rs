@@ -116,6 +116,26 @@ pub struct PollResult {
     pub seen: PolledState,
 }
 
+/// Times of a batch by the provider's record of it, in Unix seconds; 0 for what it does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ReportedTimes {
+    /// Creation.
+    pub created_at: i64,
+    /// Completion.
+    pub completed_at: i64,
+    /// Expiry.
+    pub expires_at: i64,
+}
+
+/// Times of a batch that looks at it showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SeenTimes {
+    /// Those that the provider reports.
+    pub reported: ReportedTimes,
+    /// Time of the first look that showed the batch as the last one did (Unix milliseconds).
+    pub same_since: i64,
+}
+
 /// The state of a batch, as a look shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PolledState {

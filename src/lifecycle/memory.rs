@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::attempt::{AttemptKey, AttemptState};
 use super::findings::{
     CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult,
-    ReserveResult, Search,
+    ReportedTimes, ReserveResult, Search, SeenTimes,
 };
 use super::input_wait::InputLook;
 use super::journal::{Journal, Owner};
@@ -73,6 +73,8 @@ pub struct Memory {
     pub resolvable: Option<bool>,
     /// The last look at each batch.
     pub looks: BTreeMap<String, PollResult>,
+    /// Times that these looks showed, by batch.
+    pub times: BTreeMap<String, SeenTimes>,
     /// Times of the last hints that batches may have changed, by batch (Unix milliseconds).
     pub hints: BTreeMap<String, i64>,
     /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
@@ -156,12 +158,24 @@ impl Memory {
             self.failed_searches.clear();
             self.revoked.clear();
             self.looks.clear();
+            self.times.clear();
             self.hints.clear();
             self.collected.retain(|_, collected| collected.short.is_none());
             self.manifest_at = self.manifest_at.map(|_| 0);
             self.look_for_input_again();
         }
         was_set
+    }
+
+    /// Takes in a look at a batch, with the times that the provider reports of it.
+    pub fn looked(&mut self, batch_id: String, look: PollResult, reported: ReportedTimes) {
+        let is_same = self.looks.get(&batch_id).is_some_and(|before| before.seen == look.seen);
+        let times = self.times.entry(batch_id.clone()).or_default();
+        times.reported = reported;
+        if !is_same {
+            times.same_since = look.at;
+        }
+        self.looks.insert(batch_id, look);
     }
 
     /// Returns whether the provider rejected the batch as a whole, by the last look at it.
@@ -196,6 +210,7 @@ impl Memory {
         shard.files_left().for_each(|file| _ = self.deleted.remove(file));
         if let AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } = &attempt.state {
             self.looks.remove(batch_id);
+            self.times.remove(batch_id);
             self.hints.remove(batch_id);
             self.collected.remove(batch_id);
             self.cancelled.remove(batch_id);
@@ -218,6 +233,7 @@ impl Memory {
         self.revoked.clear();
         self.resolvable = None;
         self.looks.clear();
+        self.times.clear();
         self.cancelled.clear();
         self.not_stopped.clear();
         self.deleted.clear();

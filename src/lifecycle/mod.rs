@@ -49,6 +49,7 @@ mod shard_list;
 mod spending;
 mod status;
 mod step;
+mod stuck;
 mod submission;
 mod submit;
 mod task;

@@ -8,7 +8,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::journal::Journal;
 use super::observed::Observed;
@@ -194,15 +194,16 @@ fn event_of(outcome: Outcome) -> NotificationEvent {
 /// Returns the obstacle that stalls a job. A job that stays stalled is told of once, also if another obstacle takes the
 /// place of the first.
 fn stalled(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrence> {
-    let Step::Wait { why, .. } = step else { return None };
-    let blocked = why.blocked.as_ref()?;
-    let stalled = status.conditions.iter().find(|c| c.type_ == conditions::STALLED && c.status == "True")?;
+    let Step::Wait { .. } = step else { return None };
+    let is_obstacle = |c: &&Condition| c.type_ == conditions::STALLED && c.status == "True";
+    // A question is an event of its own.
+    let stalled = status.conditions.iter().find(is_obstacle).filter(|c| c.reason != reasons::AWAITING_ANSWER)?;
     let since = ms(&stalled.last_transition_time);
     Some(Occurrence {
         event: NotificationEvent::Stalled,
         key: format!("{} {since}", o.job.owner.uid),
-        reason: blocked.reason.into(),
-        message: blocked.message.clone(),
+        reason: stalled.reason.clone(),
+        message: stalled.message.clone(),
     })
 }
 

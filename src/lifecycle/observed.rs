@@ -100,6 +100,10 @@ pub struct JobView {
     pub approves: Option<String>,
     /// End of `spec.activeDeadlineSeconds`.
     pub deadline: Option<i64>,
+    /// `spec.progressDeadlineSeconds`, in milliseconds.
+    pub progress_deadline: Option<i64>,
+    /// `spec.completionWindowSeconds`, or the one that providers have, in milliseconds.
+    pub completion_window: i64,
     /// `spec.pollPeriodSeconds`, in milliseconds.
     pub poll_period: i64,
     /// `spec.deletionPolicy`

@@ -2,26 +2,26 @@
 
 mod batches;
 mod estimate;
+mod progress;
 mod spending;
 mod verdicts;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::attempt::AttemptState;
 use super::errors::error_summary;
-use super::findings::{ManifestView, PolledState};
-use super::follow::look;
+use super::findings::ManifestView;
 use super::journal::{Journal, Plan, ReuseSet};
 use super::observed::Observed;
-use super::shard::Shard;
 use super::step::{Step, Waiting};
+use super::stuck::{self, Progressing};
 use super::{notices, partial, pricing, questions};
-use crate::api::conditions::{self, reasons};
+use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchEnd, BatchJobStatus, Display, LeftOut, NEWEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PinnedProvider,
-    RequestCounts, Results, Spending, Work,
+    BatchJobStatus, Display, LeftOut, NEWEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PinnedProvider, RequestCounts,
+    Results, Spending, Work,
 };
 use crate::money::for_people;
 
@@ -29,7 +29,7 @@ pub use batches::{is_in_flight, may_be_submitted};
 
 use batches::batches;
 use spending::CostOf;
-use verdicts::{concluded, failed, verdict, waiting};
+use verdicts::{concluded, exceeded, failed, verdict, waiting};
 
 /// Returns the status that `step` calls for; None if the step itself does not show in status. Unchanged conditions, and times
 /// that still hold, are taken from `old`.
@@ -55,13 +55,13 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     let verdicts = match step {
         Step::Lock(lock) => {
             status.lock = Some(lock.clone());
-            waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o)
+            waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o, None)
         }
         Step::Pin => vec![],
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
             status.holds = why.holds.iter().take(questions::SHOWN).cloned().collect();
             status.holds.iter_mut().for_each(|hold| hold.message = clip(std::mem::take(&mut hold.message), 1024));
-            waiting(why, o)
+            waiting(why, o, exceeded(&status.conditions))
         }
         Step::Conclude { manifest, reused } => {
             conclude(&mut status, o, manifest, if *reused { CostOf::Earlier } else { CostOf::Ended });
@@ -110,6 +110,7 @@ fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedPro
 fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.work.clone_from(&old.work);
     status.submission_time.clone_from(&old.submission_time);
+    status.last_progress_time.clone_from(&old.last_progress_time);
     status.input.clone_from(&old.input);
     status.requests = old.requests;
     status.usage.clone_from(&old.usage);
@@ -153,7 +154,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     status.input = Some(plan.input.clone());
     let counts = settled_so_far(journal);
     status.requests = Some(counts);
-    status.batches = batches(o, journal);
+    status.batches = batches(o, journal, old);
     status.partial_results_uri = partial::is_begun(o, journal).then(|| format!("{}results.partial/", o.job.output_uri));
     status.error_summary = error_summary(journal);
     let first = journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
@@ -161,7 +162,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
         _ => None,
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
-    status.display = Some(Display { progress: progress(o, journal, counts, old), ..Display::default() });
+    progress::show(status, o, journal, old);
     let spending = super::spending::spending(o, journal);
     let unconfirmed = unconfirmed(&spending);
     spending::show(status, spending, CostOf::Running);
@@ -184,8 +185,23 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
         );
         facts.push(verdict(conditions::BILLED_TWICE, true, reasons::DUPLICATE_BATCHES, message));
     }
+    facts.extend(progressing(&mut status.conditions, o, journal, status.last_progress_time.as_ref()));
     for fact in facts {
         conditions::set(&mut status.conditions, fact, status.observed_generation, clock(o.now));
+    }
+}
+
+/// Returns the condition `Progressing`, if it is to be set. It stays as it is until this process has looked at all batches that
+/// run, and goes with the last of them.
+fn progressing(known: &mut Vec<Condition>, o: &Observed, journal: &Journal, last: Option<&Time>) -> Option<Verdict> {
+    match stuck::progressing(o, journal, last.map(|last| last.0.as_millisecond())) {
+        Progressing::Unknown => None,
+        Progressing::NothingRuns => {
+            conditions::remove(known, conditions::PROGRESSING);
+            None
+        }
+        Progressing::Yes => Some(verdict(conditions::PROGRESSING, true, reasons::AWAITING_PROVIDER, "")),
+        Progressing::No { reason, message } => Some(verdict(conditions::PROGRESSING, false, reason, message)),
     }
 }
 
@@ -257,42 +273,6 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
     counts
 }
 
-/// Returns the progress for people: requests that ended, or that the provider counts as done. The number never falls below the
-/// one that status shows: requests that are sent again were done once, and a restarted operator may not have asked the provider
-/// yet.
-fn progress(o: &Observed, journal: &Journal, counts: RequestCounts, old: &BatchJobStatus) -> String {
-    let total = counts.total;
-    let open = journal.shards.iter().filter(|s| s.settled().is_none());
-    let done =
-        journal.shards.totals().done + open.map(|s| s.done(s.requests - under_way(o, s).unwrap_or(0))).sum::<i64>();
-    show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), counts)
-}
-
-/// Returns the number of a batch's requests that are done by the provider's count; None without a count.
-fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
-    match &look(o, shard.attempt.as_ref()?)?.seen {
-        // Some servers do not count. All requests of a completed batch are done.
-        PolledState::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
-        PolledState::Running { done, .. } | PolledState::Ended { done, rejected: None, .. } => {
-            Some((*done).clamp(0, shard.requests))
-        }
-        _ => None,
-    }
-}
-
-/// Returns the number of done requests that status shows for the same work; zero if it shows none.
-fn done_before(old: &BatchJobStatus, work_id: &str, total: i64) -> i64 {
-    let said = old.display.as_ref().filter(|_| old.work.as_ref().is_some_and(|w| w.id == work_id));
-    let counts = said.and_then(|said| said.progress.split_once(' ')?.0.split_once('/'));
-    let done = counts.filter(|(_, of)| *of == total.to_string()).and_then(|(done, _)| done.parse().ok());
-    done.unwrap_or(0)
-}
-
-fn show(done: i64, RequestCounts { total, reused, .. }: RequestCounts) -> String {
-    let progress = format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 });
-    if reused > 0 { format!("{progress}, {reused} reused") } else { progress }
-}
-
 fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView, of: CostOf) {
     let counts = manifest.requests;
     status.outcome = Some(manifest.outcome);
@@ -301,7 +281,7 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView, 
     status.error_summary = manifest.errors.clone();
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
     let done = counts.succeeded + counts.failed;
-    status.display = Some(Display { progress: show(done, counts), ..Display::default() });
+    status.display = Some(Display { progress: progress::text(done, counts), ..Display::default() });
     let of_manifest = manifest.spending.clone();
     let is_known = of_manifest != Spending::default() || of == CostOf::Earlier;
     // A manifest of an earlier version, or of a journal that was lost, has none; status may know it.

@@ -185,6 +185,7 @@ impl Memory {
             unsettled,
             revoked,
             looks,
+            times,
             hints,
             ..
         } = self;
@@ -253,7 +254,7 @@ impl Memory {
                     .chain(failed_searches.keys()),
             )
             + looks.iter().map(|(batch, look)| text(batch) + look.weight()).sum::<usize>()
-            + texts(cancelled.iter().chain(not_stopped).chain(deleted).chain(hints.keys()))
+            + texts(cancelled.iter().chain(not_stopped).chain(deleted).chain(hints.keys()).chain(times.keys()))
             + collected.iter().map(|(batch, collected)| text(batch) + collected.weight()).sum::<usize>()
             + published.as_ref().map_or(0, |published| published.shards.weight())
             + follow_up.as_ref().map_or(0, |(_, shards)| shards.weight())
@@ -430,6 +431,7 @@ mod tests {
             revoked: [(long.clone(), 1)].into(),
             looks: [(long.clone(), PollResult { at: 1, seen: PolledState::Running { state: long.clone(), done: 0 } })]
                 .into(),
+            times: [(long.clone(), crate::lifecycle::SeenTimes::default())].into(),
             hints: [(long.clone(), 1)].into(),
             reserved: Some(ReserveResult {
                 attempt_key: key().0,

@@ -177,6 +177,10 @@ pub struct Batch {
     pub status: String,
     /// Time of creation (Unix seconds); 0 if the provider does not tell.
     pub created_at: i64,
+    /// Time of completion (Unix seconds); 0 if the batch did not complete, or if the provider does not tell.
+    pub completed_at: i64,
+    /// Time at which the batch expires (Unix seconds); 0 if the provider does not tell.
+    pub expires_at: i64,
     /// The input file.
     pub input_file_id: Option<String>,
     /// The file with the answers.

@@ -17,6 +17,7 @@ const EDITABLE: &[&str] = &[
     "budget",
     "canary",
     "activeDeadlineSeconds",
+    "progressDeadlineSeconds",
     "ttlSecondsAfterFinished",
     "completionWindowSeconds",
     "pollPeriodSeconds",

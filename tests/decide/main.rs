@@ -32,6 +32,7 @@ mod searches;
 mod spending;
 mod status;
 mod stopping;
+mod stuck;
 mod submitting;
 mod tidying;
 mod trials;

@@ -95,15 +95,20 @@ proptest! {
         journal.shards = (0..base).map(|shard| with_batch(shard, 5, 0, RequestCounts::default())).collect();
         let (job, mut memory) = (job(), memory());
         let (mut status, mut before) = (BatchJobStatus::default(), 0);
-        for event in events {
+        for (now, event) in (NOW..).step_by(1_000).zip(events) {
+            let news_before = status.last_progress_time.clone();
             happen(&mut journal, &mut memory, event);
-            let o = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
+            let o = Observed { now, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
             let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
             status = project(&o, &status, Some(1), &wait).unwrap();
             let progress = status.display.clone().unwrap().progress;
             let (done, total) = progress.split_once(' ').unwrap().0.split_once('/').unwrap();
             let (done, total): (i64, i64) = (done.parse().unwrap(), total.parse().unwrap());
             prop_assert!(before <= done && done <= total && total == 5 * base as i64, "{before} then {progress}");
+            let last = status.last_progress_time.as_ref().unwrap().0.as_millisecond();
+            let is_kept = news_before.is_some() && status.last_progress_time == news_before;
+            prop_assert!(last == now || is_kept, "{last} is now, or what it was");
+            prop_assert!(!is_kept || before == done, "{progress} is news at {last}");
             before = done;
         }
     }

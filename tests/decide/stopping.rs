@@ -282,6 +282,7 @@ fn status_says_that_a_job_is_stopping_and_that_it_was_stopped() {
     outcome None, lock false
     Planned=True RequestsChecked: 2 requests were read and are sound
     Submitted=False NotAllSubmitted: 1 of 2 batches were submitted
+    Progressing=True AwaitingProvider
     Complete=Unknown Draining: `spec.stopPolicy` is Drain: no further batch is submitted, and batches in flight are awaited
     Failed=False NotFailed
     Suspended=False NotSuspended

@@ -158,6 +158,7 @@ pub fn batch_jobs() -> Vec<State> {
     let question = decide(&held.observed());
     assert!(matches!(&question, Step::Wait { why, .. } if !why.holds.is_empty()), "{question:?}");
     states.push(state("held", held.after(&[question]).object(), BAD));
+    states.extend(stuck());
     states.extend(ends());
     states.extend(notified());
     let mut edited = at_the_provider(5);
@@ -166,6 +167,30 @@ pub fn batch_jobs() -> Vec<State> {
     let finished = states.iter().find(|state| state.name == "AllSucceeded, tidied up").unwrap().object.clone();
     states.push(state("deleted", deleted(finished), ["Terminating", "Progressing", "Current"]));
     states
+}
+
+/// As with a Deployment, a job is Degraded without progress for as long as its spec allows. Batches that are late are no fault of the
+/// whole.
+fn stuck() -> Vec<State> {
+    let of = |(reason, said)| {
+        let mut job = Job::new(false, 5).after(&[wait("InProgress", None)]);
+        let (mut at, mut seen) = (NOW + 3_600_000, job.memory.looks["batch-1"].seen.clone());
+        match reason {
+            reasons::PROGRESS_DEADLINE_EXCEEDED => job.view.progress_deadline = Some(3_600_000),
+            reasons::BATCHES_PAST_EXPIRY => job.view.completion_window = 60_000,
+            _ => (at, seen) = (NOW + 7_200_000, PolledState::Running { state: "finalizing".into(), done: 10 }),
+        }
+        job.memory.looks.insert("batch-1".into(), PollResult { at, seen });
+        let object = job.after(&[wait("InProgress", None)]).object();
+        assert!(object["status"].to_string().contains(reason), "{reason}: {object}");
+        state(reason, object, said)
+    };
+    let reasons = [
+        (reasons::PROGRESS_DEADLINE_EXCEEDED, BAD),
+        (reasons::BATCHES_PAST_EXPIRY, AT_THE_PROVIDER),
+        (reasons::BATCHES_NOT_FINALIZED, AT_THE_PROVIDER),
+    ];
+    reasons.into_iter().map(of).collect()
 }
 
 fn ends() -> Vec<State> {

@@ -32,6 +32,8 @@ pub fn job() -> JobView {
         canary: None,
         approves: None,
         deadline: None,
+        progress_deadline: None,
+        completion_window: 86_400_000,
         poll_period: 60_000,
         deletion_policy: DeletionPolicy::Cancel,
         provider_file_policy: ProviderFilePolicy::Delete,

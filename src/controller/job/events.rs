@@ -166,7 +166,9 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
         let says_other =
             |o: &Condition| o.reason != c.reason || (c.type_ == conditions::HELD && o.message != c.message);
         let begins_to_wait = c.reason == reasons::WAITING_FOR_INPUT && before.is_none_or(|o| o.reason != c.reason);
+        let is_stuck = c.type_ == conditions::PROGRESSING && c.status == "False";
         begins_to_wait
+            || is_stuck && before.is_none_or(|o| o.status != c.status || o.reason != c.reason)
             || before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
     };
     let all = new.unwrap_or_default();
@@ -188,9 +190,11 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
             (conditions::SUSPENDED, "False") if !has_ended => {
                 Some(EventRecord::normal(reasons::RESUMED, "batches are submitted again"))
             }
-            // A failed job and a question have events of their own.
+            (conditions::PROGRESSING, "False") => Some(EventRecord::warning(stuck(&c.reason)?, c.message.clone())),
+            // A failed job, a question and a job without progress have events of their own.
             (conditions::STALLED, "True")
-                if c.reason != reasons::AWAITING_ANSWER && !conditions::is_true(all, conditions::FAILED) =>
+                if ![reasons::AWAITING_ANSWER, reasons::PROGRESS_DEADLINE_EXCEEDED].contains(&c.reason.as_str())
+                    && !conditions::is_true(all, conditions::FAILED) =>
             {
                 Some(EventRecord::warning("Stalled", format!("{}: {}", c.reason, c.message)))
             }
@@ -198,6 +202,13 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
         }
     });
     news.chain(stops).collect()
+}
+
+/// Returns the reason of an event about batches that do not get on, by that of the condition.
+fn stuck(reason: &str) -> Option<&'static str> {
+    [reasons::PROGRESS_DEADLINE_EXCEEDED, reasons::BATCHES_PAST_EXPIRY, reasons::BATCHES_NOT_FINALIZED]
+        .into_iter()
+        .find(|known| *known == reason)
 }
 
 /// Returns the event about an input that a job waited for.
@@ -344,6 +355,33 @@ mod tests {
             told(&of("WaitingForInput"), "WaitingForInput").is_empty()
                 && told(&of("WaitingForInput"), "InProgress").is_empty()
         );
+    }
+
+    #[test]
+    fn batches_that_do_not_get_on_are_told_once() {
+        let of = |progressing: (&str, &str), stalled: &str| -> Vec<Condition> {
+            let condition = |type_: &str, (status, reason): (&str, &str)| {
+                serde_json::json!({"type": type_, "status": status, "reason": reason, "message": "m",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            };
+            let all = [condition("Progressing", progressing), condition("Stalled", (stalled, progressing.1))];
+            serde_json::from_value(serde_json::json!(all)).unwrap()
+        };
+        let goes = of(("True", "AwaitingProvider"), "False");
+        let late = of(("False", "BatchesPastExpiry"), "False");
+        let stuck = of(("False", "ProgressDeadlineExceeded"), "True");
+        for (old, new, told) in [
+            (&[][..], &late, &["BatchesPastExpiry"][..]),
+            (&goes, &late, &["BatchesPastExpiry"]),
+            (&late, &late, &[]),
+            (&late, &stuck, &["ProgressDeadlineExceeded"]),
+            (&stuck, &stuck, &[]),
+            (&stuck, &goes, &[]),
+            (&[], &goes, &[]),
+        ] {
+            let news = events_of_conditions(old, Some(new)).into_iter();
+            assert_eq!(news.map(|news| news.reason).collect::<Vec<_>>(), told, "{old:?} {new:?}");
+        }
     }
 
     #[test]

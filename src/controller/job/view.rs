@@ -13,6 +13,9 @@ use crate::lifecycle::{
 };
 use crate::money::{Usd, for_people};
 
+/// Seconds that providers take for a batch at most, where a job does not ask for another time.
+const COMPLETION_WINDOW: i32 = 86_400;
+
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let spec = &job.spec;
@@ -52,6 +55,8 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         canary: spec.canary.as_ref().map(|canary| canary.approval),
         approves: job.annotations().get(annotations::APPROVE).map(|id| clip(id.trim().into(), 64)),
         deadline: deadline(job),
+        progress_deadline: spec.progress_deadline_seconds.map(|seconds| seconds.saturating_mul(1000)),
+        completion_window: i64::from(spec.completion_window_seconds.unwrap_or(COMPLETION_WINDOW)) * 1000,
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
         provider_file_policy: spec.provider_file_policy,

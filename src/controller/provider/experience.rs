@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::remembered::Remembered;
-use crate::api::{LearnedTokens, ModelStatus};
+use crate::api::ModelStatus;
 use crate::lifecycle::learn;
 
 /// Most accounts whose experience is held. Lost experience is learned anew.
@@ -36,13 +36,13 @@ impl Experience {
     }
 
     /// Adds what a batch taught about a model of an account, whose object is in this namespace.
-    pub fn learn(&self, uid: &str, namespace: Option<&str>, name: &str, tokens: LearnedTokens) {
+    pub fn learn(&self, uid: &str, namespace: Option<&str>, lesson: &ModelStatus) {
         let mut known = self.known();
         let models = known.entry(uid, namespace);
         let mut all = models.all.to_vec();
-        learn(&mut all, name, tokens);
+        learn(&mut all, lesson);
         models.all = all.into();
-        learn(&mut models.unwritten, name, tokens);
+        learn(&mut models.unwritten, lesson);
     }
 
     /// Takes over the experience in `status`, as it was read for a look. Returns it with all that it lacks.
@@ -51,9 +51,9 @@ impl Experience {
         let models = known.entry(uid, namespace);
         let mut all = status.to_vec();
         for model in std::mem::take(&mut models.unwritten) {
-            learn(&mut models.writing, &model.name, model.tokens);
+            learn(&mut models.writing, &model);
         }
-        models.writing.iter().for_each(|model| learn(&mut all, &model.name, model.tokens));
+        models.writing.iter().for_each(|model| learn(&mut all, model));
         models.all = all.clone().into();
         all
     }
@@ -73,6 +73,7 @@ impl Experience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::LearnedTokens;
 
     fn answers(models: &[ModelStatus]) -> Vec<(&str, i64)> {
         models.iter().map(|model| (model.name.as_str(), model.tokens.answers)).collect()
@@ -81,12 +82,13 @@ mod tests {
     #[test]
     fn what_batches_teach_is_known_at_once_and_reaches_status_once_even_if_a_write_fails() {
         let experience = Experience::default();
-        let learn = |answers| experience.learn("u", None, "m", LearnedTokens { answers, ..LearnedTokens::default() });
-        let old = vec![ModelStatus {
+        let lesson = |answers| ModelStatus {
             name: "m".into(),
-            tokens: LearnedTokens { answers: 100, ..LearnedTokens::default() },
+            tokens: LearnedTokens { answers, ..LearnedTokens::default() },
             ..ModelStatus::default()
-        }];
+        };
+        let learn = |answers| experience.learn("u", None, &lesson(answers));
+        let old = vec![lesson(100)];
         learn(1);
         assert_eq!((answers(&experience.of("u")), experience.of("v").len()), (vec![("m", 1)], 0));
         assert_eq!(answers(&experience.with("u", None, &old)), [("m", 101)]);

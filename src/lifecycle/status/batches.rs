@@ -1,12 +1,13 @@
 //! The batches in status.
 
 use crate::api::text::clip;
-use crate::api::{BatchJobStatus, BatchStatus};
+use crate::api::{BatchEnd, BatchJobStatus, BatchStatus};
 use crate::lifecycle::attempt::{AttemptKey, AttemptState};
 use crate::lifecycle::findings::PolledState;
 use crate::lifecycle::follow::look;
 use crate::lifecycle::journal::Journal;
 use crate::lifecycle::observed::Observed;
+use crate::lifecycle::shard::Shard;
 use crate::lifecycle::shard_list::SealedBatch;
 
 /// Maximum number of settled batches that status lists.
@@ -29,7 +30,7 @@ pub fn is_in_flight(batch: &BatchStatus) -> bool {
     !OVER.contains(&batch.state.as_str())
 }
 
-pub(super) fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
+pub(super) fn batches(o: &Observed, journal: &Journal, old: &BatchJobStatus) -> Vec<BatchStatus> {
     let resident = journal.shards.entries().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
         let (state, provider_id) = match &attempt.state {
@@ -57,7 +58,13 @@ pub(super) fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
         let name = AttemptKey { shard, attempt: attempt.number }.to_string();
         let state = clip(state, 32);
         let model = s.model.clone();
-        Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
+        let mut batch = BatchStatus { name, state, provider_id, requests: s.requests, done: 0, model };
+        if matches!(attempt.state, AttemptState::Submitted { .. }) {
+            // A restarted operator may not have asked the provider yet.
+            let before = earlier(old, &batch).map_or(0, |before| before.done);
+            batch.done = done(o, s).unwrap_or(0).max(before).clamp(0, s.requests.max(0));
+        }
+        Some((s.settled().is_some(), batch))
     });
     let (mut settled, unsettled): (Vec<_>, Vec<_>) = resident.partition(|(settled, _)| *settled);
     settled.extend(journal.shards.recently_sealed().iter().map(|batch| (true, sealed(batch))));
@@ -74,19 +81,37 @@ pub(super) fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
     listed
 }
 
+/// Returns a batch as an earlier status shows it.
+pub(super) fn earlier<'a>(old: &'a BatchJobStatus, batch: &BatchStatus) -> Option<&'a BatchStatus> {
+    old.batches.iter().find(|before| before.name == batch.name && before.provider_id == batch.provider_id)
+}
+
+/// Returns the number of a batch's requests that are done by the provider's count; None without a count.
+pub(super) fn done(o: &Observed, shard: &Shard) -> Option<i64> {
+    match &look(o, shard.attempt.as_ref()?)?.seen {
+        // Some servers do not count. All requests of a completed batch are done.
+        PolledState::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
+        PolledState::Running { done, .. } | PolledState::Ended { done, rejected: None, .. } => {
+            Some((*done).clamp(0, shard.requests.max(0)))
+        }
+        _ => None,
+    }
+}
+
 fn sealed(batch: &SealedBatch) -> BatchStatus {
     BatchStatus {
         name: AttemptKey { shard: batch.shard, attempt: batch.attempt }.to_string(),
         state: clip(camel(&batch.state), 32),
         provider_id: batch.batch_id.clone(),
         requests: batch.requests,
+        done: 0,
         model: batch.model.clone(),
     }
 }
 
 fn bytes_of(batch: &BatchStatus) -> usize {
     let texts = [&batch.name, &batch.state, &batch.model].into_iter().chain(&batch.provider_id);
-    texts.map(|text| text.len()).sum::<usize>() + 80
+    texts.map(|text| text.len()).sum::<usize>() + 96
 }
 
 /// Spells `in_progress` as Kubernetes does: `InProgress`.

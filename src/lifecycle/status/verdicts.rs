@@ -1,5 +1,7 @@
 //! The conditions in status: what each step says of the job.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::Outcome;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::lifecycle::findings::ManifestView;
@@ -18,7 +20,14 @@ pub(super) fn verdict(
     Verdict { type_, status: status.into(), reason: reason.into(), message: message.into() }
 }
 
-pub(super) fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
+/// Returns the message about a job without progress, if that is longer than its spec allows.
+pub(super) fn exceeded(known: &[Condition]) -> Option<String> {
+    let of = |c: &&Condition| c.type_ == conditions::PROGRESSING && c.reason == reasons::PROGRESS_DEADLINE_EXCEEDED;
+    known.iter().find(of).map(|c| c.message.clone())
+}
+
+/// Returns the conditions of a job that waits. `exceeded` is the message about its progress, if that took too long.
+pub(super) fn waiting(why: &Waiting, o: &Observed, exceeded: Option<String>) -> Vec<Verdict> {
     let message = match (why.holds.first(), &why.blocked, &why.note) {
         (Some(hold), _, _) => hold.message.clone(),
         (_, Some(blocked), _) => blocked.message.clone(),
@@ -45,10 +54,13 @@ pub(super) fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         }
     };
     let asked = questions::asked(o, &why.holds);
-    let stalled = match (&why.blocked, &asked) {
-        (Some(blocked), _) => verdict(conditions::STALLED, true, blocked.reason, blocked.message.clone()),
-        (None, Some(asked)) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
-        (None, None) => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
+    let stalled = match (&why.blocked, &asked, exceeded) {
+        (Some(blocked), ..) => verdict(conditions::STALLED, true, blocked.reason, blocked.message.clone()),
+        (None, Some(asked), _) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
+        (None, None, Some(exceeded)) => {
+            verdict(conditions::STALLED, true, reasons::PROGRESS_DEADLINE_EXCEEDED, exceeded)
+        }
+        (None, None, None) => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
     };
     let held = match asked {
         Some(asked) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, asked),

@@ -52,6 +52,8 @@ pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
         state: words::state(&status),
         status,
         created_at: seconds(value.get("created_at")),
+        completed_at: seconds(value.get("completed_at")),
+        expires_at: seconds(value.get("expires_at")),
         output_file_id: id(value, "output_file_id"),
         error_file_id: id(value, "error_file_id"),
         done: value.get("request_counts").and_then(done),

@@ -23,7 +23,7 @@ use super::permit::PostPermit;
 use super::place::applicant;
 use crate::account::UsedPlace;
 use crate::api::conditions::reasons;
-use crate::api::{owner_of_child, weight};
+use crate::api::{ModelStatus, owner_of_child, weight};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
@@ -201,10 +201,11 @@ impl Act<'_> {
         match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 // Before the findings about sealed shards are forgotten.
-                let (mut usage, mut times) = (vec![], vec![]);
+                let (mut usage, mut times, mut lessons) = (vec![], vec![], vec![]);
                 self.job_state.remember(|m| {
                     usage = events::events_of_usage(old, next, m);
                     times = measures::times(old, next, m);
+                    lessons = lifecycle::learned(old, next, m);
                 });
                 self.trace_change(old, next);
                 self.wrote(old, next, written, swapped.version());
@@ -213,7 +214,7 @@ impl Act<'_> {
                 }
                 events::events_of(old, next).into_iter().chain(usage).for_each(|news| self.publish(news));
                 self.measure_settled(old, next, &times);
-                self.learn(old, next);
+                self.learn(&lessons);
                 self.advise(old, next);
                 Ok(())
             }
@@ -251,12 +252,10 @@ impl Act<'_> {
     }
 
     /// Adds what settled batches taught about their models to the experience with the account.
-    fn learn(&self, old: &Journal, next: &Journal) {
+    fn learn(&self, lessons: &[ModelStatus]) {
         let (Some(provider), Some(clients)) = (&self.snapshot.view.provider, &self.snapshot.clients) else { return };
         let namespace = clients.account.object.namespace.as_deref();
-        for (model, tokens) in lifecycle::learned(old, next) {
-            self.ctx.experience.learn(&provider.pin.uid, namespace, &model, tokens);
-        }
+        lessons.iter().for_each(|lesson| self.ctx.experience.learn(&provider.pin.uid, namespace, lesson));
     }
 
     /// Publishes the advice to call in real time, once, when the plan is made. The jobs of a schedule have it in status alone, since

@@ -9,7 +9,7 @@ use crate::account::{AnsweredBy, DueLook, OnListed};
 use crate::api::BatchJob;
 use crate::controller::job::act::transfer::{Outcome, memory_edit};
 use crate::controller::job::permit::refusal;
-use crate::lifecycle::{PollResult, PolledState, Refusal};
+use crate::lifecycle::{PollResult, PolledState, Refusal, ReportedTimes};
 use crate::provider::{Batch, ErrorKind, State};
 
 impl Call {
@@ -59,7 +59,7 @@ impl Call {
                     runs && m.fingerprint == fingerprint && m.clock_since == clock_since && !m.cancelled.contains(&id);
                 if enough && before.is_none_or(|before| before.at < at) {
                     is_news = before.is_none_or(|before| before.seen != look.seen);
-                    m.looks.insert(id.clone(), look.clone());
+                    m.looked(id.clone(), look.clone(), times(batch));
                 }
             });
             if is_news {
@@ -74,25 +74,30 @@ impl Call {
         let was_cancelled = self.job_state.memory().cancelled.contains(&batch_id);
         let look = async {
             let at = self.ctx.clock.now();
-            let seen = match self.api().get(&batch_id).await {
-                Ok(batch) if !self.is_ours(&batch).await? => PolledState::NotOurs,
-                Ok(batch) => seen(&batch),
-                Err(e) if e.kind == ErrorKind::NotFound => PolledState::NotFound,
+            let (seen, times) = match self.api().get(&batch_id).await {
+                Ok(batch) if !self.is_ours(&batch).await? => (PolledState::NotOurs, ReportedTimes::default()),
+                Ok(batch) => (seen(&batch), times(&batch)),
+                Err(e) if e.kind == ErrorKind::NotFound => (PolledState::NotFound, ReportedTimes::default()),
                 Err(e) => return Err(e.into()),
             };
-            Ok(PollResult { at, seen })
+            Ok((PollResult { at, seen }, times))
         };
-        let look = {
+        let (look, times) = {
             let _one = self.job_state.looks.lock().await;
             self.in_turn(A_FEW_CALLS, look).await?
         };
         Ok(self.memory_edit(move |m| {
             // A look that overlaps a cancellation may show the state before it. The batch is looked at again.
             if m.cancelled.contains(&batch_id) == was_cancelled {
-                m.looks.insert(batch_id, look);
+                m.looked(batch_id, look, times);
             }
         }))
     }
+}
+
+fn times(batch: &Batch) -> ReportedTimes {
+    let Batch { created_at, completed_at, expires_at, .. } = *batch;
+    ReportedTimes { created_at, completed_at, expires_at }
 }
 
 /// Returns the state of a batch by the provider's record of it.
