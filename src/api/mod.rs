@@ -60,7 +60,7 @@ pub use protocol::{BatchEnd, Capabilities, PayloadKind, Recovery, Revocation};
 pub use reported_usage::{MOST_TOKENS, ReportedUsage};
 pub use storage::*;
 pub use token_limits::{EnqueuedTokenLimits, TextLimits, fitting};
-pub use usage::{AnswerCounts, BatchUsage, TokenHints, TokenUsage};
+pub use usage::{AnswerCounts, BatchUsage, FileContent, TokenHints, TokenUsage};
 pub use usage_status::{ModelUsage, OTHER_MODELS, Spending, UsageStatus};
 pub use without_managed_fields::WithoutManagedFields;
 pub use work_hash::WorkHashVersion;

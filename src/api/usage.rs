@@ -156,12 +156,40 @@ pub struct TokenHints {
     /// Sum of the output tokens that requests are limited to.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_output_tokens: i64,
+    /// Answers of these requests: one that asks for several counts as often. None in journals of earlier versions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub limited_answers: i64,
     /// Requests that make output and set no limit of its tokens. One that asks for several answers counts as often.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlimited_requests: i64,
     /// Bytes of text of the longest request.
     #[serde(skip_serializing_if = "is_none")]
     pub longest_text_bytes: u64,
+}
+
+/// The requests of a batch's file, as they were read when it was uploaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileContent {
+    /// Number of requests.
+    pub requests: i64,
+    /// The model that all of them ask for; None if they ask for several, or if one of them cannot be read.
+    pub model: Option<String>,
+    /// Facts from which their tokens are estimated.
+    pub hints: TokenHints,
+}
+
+impl FileContent {
+    /// Adds a request; None for a model that cannot be read.
+    pub fn add(&mut self, model: Option<&str>, hints: TokenHints) {
+        let is_the_same = self.requests == 0 || self.model.as_deref() == model;
+        if !is_the_same || model.is_none() {
+            self.model = None;
+        } else if self.requests == 0 {
+            self.model = model.map(Into::into);
+        }
+        self.requests = self.requests.saturating_add(1);
+        self.hints += hints;
+    }
 }
 
 impl TokenHints {
@@ -174,13 +202,20 @@ impl TokenHints {
 impl std::ops::AddAssign for TokenHints {
     /// Adds each count; a sum that is too large stays at the largest number.
     fn add_assign(&mut self, other: TokenHints) {
-        let TokenHints { text_bytes, opaque_requests, max_output_tokens, unlimited_requests, longest_text_bytes } =
-            other;
+        let TokenHints {
+            text_bytes,
+            opaque_requests,
+            max_output_tokens,
+            limited_answers,
+            unlimited_requests,
+            longest_text_bytes,
+        } = other;
         self.longest_text_bytes = self.longest_text_bytes.max(longest_text_bytes);
         self.text_bytes = self.text_bytes.saturating_add(text_bytes);
         for (sum, more) in [
             (&mut self.opaque_requests, opaque_requests),
             (&mut self.max_output_tokens, max_output_tokens),
+            (&mut self.limited_answers, limited_answers),
             (&mut self.unlimited_requests, unlimited_requests),
         ] {
             *sum = sum.saturating_add(more);

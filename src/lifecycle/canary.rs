@@ -64,8 +64,8 @@ struct Figures {
     unanswered: i64,
     /// Answers that may not be what was asked for.
     answers: AnswerCounts,
-    /// Cost of the canary, unreported cost included. None without prices.
-    cost: Option<Usd>,
+    /// Cost of the canary, unreported cost included; or the reason why it is unknown, as a clause about its batches.
+    cost: Result<Usd, String>,
     /// Requests behind the canary.
     others: i64,
     totals: Totals,
@@ -86,9 +86,14 @@ impl Figures {
         })
     }
 
-    /// Returns what the others cost, if each of them costs as much as one of the canary.
-    fn projected(&self) -> Option<Usd> {
-        Some(self.cost?.share(self.others, self.requests))
+    /// Returns the cost of the whole job, if each other request costs as much as one of the canary; None if it is unknown.
+    fn whole_cost(&self) -> Option<Usd> {
+        let cost = *self.cost.as_ref().ok()?;
+        Some(cost + self.projected(cost))
+    }
+
+    fn projected(&self, cost: Usd) -> Usd {
+        cost.share(self.others, self.requests)
     }
 
     /// Returns why the others may not be sent without a person; None if they may.
@@ -105,12 +110,9 @@ impl Figures {
             return Some(format!("more than the {limit} of `spec.maxFailedRequests` failed"));
         }
         let most = o.job.budget?.most;
-        match self.cost.zip(self.projected()) {
-            Some((cost, projected)) if cost + projected <= most => None,
-            Some((cost, projected)) => Some(format!(
-                "{} for the whole job is more than the {most} of `spec.budget.maxCostUSD`",
-                cost + projected
-            )),
+        match self.whole_cost() {
+            Some(cost) if cost <= most => None,
+            Some(cost) => Some(format!("{cost} for the whole job is more than the {most} of `spec.budget.maxCostUSD`")),
             None => Some("`spec.budget` is set, and what they will cost is unknown".into()),
         }
     }
@@ -128,16 +130,17 @@ impl std::fmt::Display for Figures {
         if !kinds.is_empty() {
             write!(f, " ({})", kinds.join(", "))?;
         }
-        match self.cost.zip(self.projected()) {
-            Some((cost, projected)) => write!(
+        match &self.cost {
+            Ok(cost) => write!(
                 f,
-                ", for {cost}. The other {others} requests wait for approval, and are projected to cost {projected}, at the cost per \
-                 request of the canary"
+                ", for {cost}. The other {others} requests wait for approval, and are projected to cost {}, at the cost per request of \
+                 the canary",
+                self.projected(*cost)
             ),
-            None => write!(
+            Err(why) => write!(
                 f,
-                ". The other {others} requests wait for approval; what they will cost is unknown, for the provider object has no \
-                 prices"
+                ". The other {others} requests wait for approval. What they will cost is unknown, and so is the cost of the canary's \
+                 batches, for {why}"
             ),
         }
     }

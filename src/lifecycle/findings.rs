@@ -28,12 +28,24 @@ pub struct ReserveResult {
     pub attempt_key: AttemptKey,
     /// Revision of the journal on which the request was judged, or of the one that this process made of it since.
     pub rev: u64,
-    /// The amount.
+    /// Revision on which it was judged.
+    pub judged: u64,
+    /// The amount that was asked for.
     pub amount: Usd,
     /// Time at which the answer is over (Unix milliseconds): a batch counts in the period of its reservation.
     pub until: i64,
     /// Whether the amount is reserved, or the reason why it has to wait.
     pub outcome: Result<(), BudgetWait>,
+}
+
+/// A revision of the work's journal that the ledger knows. If the journal that is read again has no later one, an earlier journal was put
+/// back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaterRevision {
+    /// The revision that the journal has to exceed.
+    pub past: u64,
+    /// Revision of the journal that was put back, once the ledger counts all that was reserved on later ones.
+    pub counted_after: Option<u64>,
 }
 
 /// The wait for a budget.
@@ -184,6 +196,10 @@ pub struct CollectResult {
     pub retryable: i64,
     /// Tokens and kinds of answers.
     pub usage: BatchUsage,
+    /// Input tokens above which a request is one with a long context in `usage`.
+    pub long_context_above: Option<i64>,
+    /// Lines that answer no request of the shard. They may have been billed, and are not in `usage`.
+    pub foreign: i64,
     /// The totals of the tokens, if the provider reports its own.
     pub totals: Option<UsageTotals>,
     /// Reasons why requests have no answer, by code.

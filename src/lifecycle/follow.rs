@@ -80,7 +80,7 @@ pub(super) fn follow(
             let requests = journal.requests_of(attempt_key);
             let billed_again = twins::billed_again(o, attempt, batch_id, requests);
             let unreported = job_budget::unreported(o, journal, (attempt_key, attempt), c, billed_again);
-            let billed = reservation::billed(cost.as_deref(), &c.usage, unreported);
+            let billed = reservation::billed(c, billed_again);
             if let Some(step) = reservation::settle(o, attempt_key, attempt, billed).transpose() {
                 return step.ok();
             }

@@ -34,7 +34,7 @@ impl Step {
             | Step::WaitForPlace(_)
             | Step::Reserve { .. }
             | Step::SettleCost { .. }
-            | Step::Release
+            | Step::Release { .. }
             | Step::Upload(_)
             | Step::Search(_)
             | Step::CheckFile(_)
@@ -54,6 +54,7 @@ impl Step {
             | Step::CleanUp
             | Step::DeleteFiles { must: false, .. } => Freshness::Recent,
             Step::WriteIntent { .. }
+            | Step::SettleLater
             | Step::Post(_)
             | Step::Revoke(_)
             | Step::Cancel { .. }

@@ -44,7 +44,7 @@ impl Spend {
     /// # Errors
     /// If no amount bounds it: the reason, and its remedy.
     fn of(o: &Observed, journal: &Journal) -> Result<Spend, String> {
-        let spent = spent(journal)?;
+        let spent = spent(journal).map_err(|why| format!("so is the cost of earlier batches, for {why}"))?;
         let live = attempts(journal).filter_map(|(key, attempt)| Some((journal.shards.get(key.shard)?, attempt)));
         let in_flight = live.filter(|(shard, _)| shard.is_live()).map(|(shard, attempt)| of_attempt(o, shard, attempt));
         Ok(Spend { in_flight: in_flight.sum::<Result<_, _>>()?, ..spent })
@@ -70,7 +70,7 @@ impl Spend {
 /// Returns the money of a job without batches in flight.
 ///
 /// # Errors
-/// If nobody knows it: the reason.
+/// If nobody knows it: the reason, as a clause.
 fn spent(journal: &Journal) -> Result<Spend, String> {
     let (totals, usage) = (journal.shards.totals(), journal.shards.usage().all());
     // Shards that an earlier version sealed are in no sum of usage.
@@ -80,14 +80,18 @@ fn spent(journal: &Journal) -> Result<Spend, String> {
         (0, false) => {
             Ok(Spend { spent: usage.cost.batch, unreported: totals.unreported_cost.most, in_flight: Usd::ZERO })
         }
-        (0, true) => Err("so is the cost of batches that an earlier version of the operator ran".into()),
-        _ => Err(format!("so is the cost of earlier batches, of which {unpriced} ran without prices of their model")),
+        (0, true) => Err("an earlier version of the operator ran some of them, and counted no tokens".into()),
+        (1, _) => Err("one ran without prices of its model".into()),
+        _ => Err(format!("{unpriced} ran without prices of their models")),
     }
 }
 
-/// Returns the cost of a job so far, without batches in flight; None if it is not known.
-pub(super) fn cost_so_far(journal: &Journal) -> Option<Usd> {
-    Some(spent(journal).ok()?.total())
+/// Returns the cost of a job so far, without batches in flight.
+///
+/// # Errors
+/// If nobody knows it: the reason, as a clause about its batches.
+pub(super) fn cost_so_far(journal: &Journal) -> Result<Usd, String> {
+    Ok(spent(journal)?.total())
 }
 
 /// Returns the most that an attempt can cost: at the prices of its submission, or else at those that its model has now.

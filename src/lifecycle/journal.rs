@@ -270,12 +270,19 @@ impl Journal {
     pub fn next(&self, edit: impl FnOnce(&mut Journal)) -> Journal {
         let mut next = self.clone();
         edit(&mut next);
-        next.rev = self.rev + 1;
+        next.rev = self.rev.saturating_add(1);
         next.protocol_version = match next.shards.have_reused() {
             _ if next.unapproved_canary().is_some() => PROTOCOL_VERSION_OF_CANARY,
             true => PROTOCOL_VERSION_OF_REUSE,
             false => PROTOCOL_VERSION,
         };
+        next
+    }
+
+    /// Returns this journal with a revision after `rev`, which is not before its own.
+    pub fn past(&self, rev: u64) -> Journal {
+        let mut next = self.next(|_| {});
+        next.rev = next.rev.max(rev.saturating_add(1));
         next
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::{AttemptKey, AttemptState};
 use super::findings::{
-    CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult,
-    ReportedTimes, ReserveResult, Search, SeenTimes,
+    CleanUpResult, CollectResult, HalveResult, LaterRevision, ManifestView, Pass, Place, PollResult, PolledState,
+    PostResult, ReportedTimes, ReserveResult, Search, SeenTimes,
 };
 use super::input_wait::InputLook;
 use super::journal::{Journal, Owner};
@@ -13,6 +13,7 @@ use super::partial::Published;
 use super::shard::Shard;
 use super::shard_list::Shards;
 use super::task::Task;
+use crate::api::FileContent;
 
 /// The findings of this process about one job. They may be lost at any time; decisions then wait until they are made again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,6 +44,8 @@ pub struct Memory {
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
     pub uploads: BTreeMap<(AttemptKey, String), String>,
+    /// The requests of uploaded files, by file. Only files for a provider with budgets are counted.
+    pub contents: BTreeMap<String, FileContent>,
     /// Uploads that the provider refused for their content, with its message, by attempt and content.
     pub unfit: BTreeMap<(AttemptKey, String), String>,
     /// The halves of a shard that is too large for the account.
@@ -51,6 +54,8 @@ pub struct Memory {
     pub place: Place,
     /// The last answer of the ledger of the provider's budgets to a request to reserve.
     pub reserved: Option<ReserveResult>,
+    /// A later revision of the journal that this ledger knows.
+    pub later: Option<LaterRevision>,
     /// Intents whose cost is in that ledger.
     pub accounted: BTreeSet<String>,
     /// The revision of the journal by which the work's reservations were released.
@@ -196,7 +201,14 @@ impl Memory {
     }
 
     fn forget(&mut self, index: usize, shard: &Shard) {
-        self.uploads.retain(|(attempt_key, _), _| attempt_key.shard != index);
+        let contents = &mut self.contents;
+        self.uploads.retain(|(attempt_key, _), file| {
+            let is_kept = attempt_key.shard != index;
+            if !is_kept {
+                contents.remove(file);
+            }
+            is_kept
+        });
         self.unfit.retain(|(attempt_key, _), _| attempt_key.shard != index);
         let Some(attempt) = &shard.attempt else { return };
         self.posted.remove(&attempt.intent_id);
@@ -225,6 +237,7 @@ impl Memory {
         }
         self.fingerprint = fingerprint.into();
         self.uploads.clear();
+        self.contents.clear();
         self.unfit.clear();
         self.unsettled.clear();
         self.searches.clear();

@@ -87,6 +87,7 @@ pub use pricing::Pricing;
 pub use provider::*;
 pub use referenced_job::{circle, in_a_circle, lacks_results};
 pub use refused::refused_for_its_file;
+pub use reservation::ReserveRequest;
 pub use sealing::{SEGMENT_SHARDS, Segment, SegmentKind, read_sealed};
 pub use shard::*;
 pub use shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};

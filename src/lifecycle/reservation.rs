@@ -7,19 +7,18 @@
 
 use super::attempt::{Attempt, AttemptKey};
 use super::decide::wait;
-use super::findings::{BudgetWait, ReserveResult};
-use super::forecast::ceiling;
+use super::findings::{BudgetWait, CollectResult, LaterRevision, ReserveResult};
+use super::forecast::{Models, unbounded};
 use super::journal::Journal;
 use super::memory::Memory;
 use super::observed::Observed;
-use super::shard::UnreportedCost;
 use super::step::{Blocked, Step};
 use super::submission::Round;
 use super::task::Task;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
-use crate::api::{BatchUsage, BudgetPeriod};
-use crate::money::{BudgetUse, Cost, Unreserved, Usd, period_end};
+use crate::api::{BudgetPeriod, FileContent};
+use crate::money::{Billed, BudgetUse, Terms, Unbilled, Unreserved, Usd, period_end};
 
 /// Milliseconds between two looks whether the cost of a batch is bounded by now.
 const MENDED_CHECK: i64 = 60_000;
@@ -36,18 +35,18 @@ pub(super) enum Turn {
     Later,
 }
 
-/// Returns whether the intent of the attempt may be written.
-pub(super) fn turn(o: &Observed, journal: &Journal, attempt_key: AttemptKey, round: &mut Round) -> Turn {
-    let Some(shard) = journal.shards.get(attempt_key.shard).filter(|_| has_budgets(o)) else { return Turn::Now };
-    let bounded = match shard.hints.is_zero() && shard.requests > 0 {
-        true => {
-            Err("its requests were checked by an earlier version of the operator; delete the job and apply it again"
-                .into())
-        }
-        false => ceiling(o, shard),
-    };
-    let amount = match bounded {
-        Ok(amount) => amount,
+/// Returns whether a file may be sent, as far as budgets go: its requests have to be counted by this process.
+pub(super) fn is_counted(o: &Observed, file: &str) -> bool {
+    !has_budgets(o) || o.memory.contents.contains_key(file)
+}
+
+/// Returns whether the intent of the attempt, which sends `file`, may be written.
+pub(super) fn turn(o: &Observed, journal: &Journal, attempt_key: AttemptKey, file: &str, round: &mut Round) -> Turn {
+    if !has_budgets(o) {
+        return Turn::Now;
+    }
+    let (amount, terms) = match most_of(o, file) {
+        Ok(most) => most,
         Err(why) => {
             let message = format!("a batch is sent only if its cost is bounded, for its provider has budgets: {why}");
             round.blocked.get_or_insert(Blocked { reason: reasons::COST_UNKNOWN, message });
@@ -55,8 +54,8 @@ pub(super) fn turn(o: &Observed, journal: &Journal, attempt_key: AttemptKey, rou
             return Turn::Later;
         }
     };
-    let known = o.memory.reserved.as_ref().filter(|known| known.attempt_key == attempt_key && o.now < known.until);
-    match known {
+    let known = o.memory.reserved.as_ref();
+    match known.filter(|known| known.attempt_key == attempt_key && o.now < known.until) {
         Some(ReserveResult { outcome: Ok(()), rev, amount: reserved, .. })
             if *rev == journal.rev && *reserved >= amount =>
         {
@@ -71,32 +70,68 @@ pub(super) fn turn(o: &Observed, journal: &Journal, attempt_key: AttemptKey, rou
             Turn::Later
         }
         _ if o.memory.running.contains(&Task::Reserve) => Turn::Later,
-        _ => Turn::After(Box::new(Step::Reserve { attempt_key, amount })),
+        _ => Turn::After(Box::new(catch_up(o, journal).unwrap_or_else(|| {
+            let is_own = |known: &&ReserveResult| {
+                known.outcome.is_ok() && known.attempt_key.shard == attempt_key.shard && known.rev == journal.rev
+            };
+            let replaces = known.filter(is_own).map(|known| known.judged);
+            Step::Reserve { attempt_key, amount, terms: Box::new(terms), replaces }
+        }))),
     }
 }
 
-/// Returns the step that has to come before the journal says that the batch of an attempt ended, or was given up on: its `cost` goes to
-/// the ledger; for None, all that was reserved. `Err` if that is under way.
+/// Returns the most that a batch of this file can cost, and what its cost will be computed from. Nothing of it is from the journal.
+///
+/// # Errors
+/// If no amount bounds it: the reason, and its remedy.
+fn most_of(o: &Observed, file: &str) -> Result<(Usd, Terms), String> {
+    let Some(FileContent { requests, model, hints }) = o.memory.contents.get(file) else {
+        return Err("its requests are in no file that could be counted".into());
+    };
+    let model = model.as_deref().ok_or(
+        "its requests, as they lie in storage, ask for several models or cannot be read; delete the job and its staged files, and \
+         apply it again",
+    )?;
+    let models = Models::of(o.job);
+    let prices = models.prices(model)?;
+    let most = models.estimate(model, hints, *requests).ceiling_cost(prices).ok_or_else(|| unbounded(hints))?;
+    Ok((most, Terms::of(*requests, prices)))
+}
+
+/// Returns the step that has to come first if an earlier journal was put back. The ledger then counts the batches that this journal does
+/// not know, and the journal gets a revision that the ledger has not seen.
+fn catch_up(o: &Observed, journal: &Journal) -> Option<Step> {
+    let later = o.memory.later.filter(|later| later.past >= journal.rev)?;
+    Some(match later.counted_after == Some(journal.rev) {
+        true => Step::Swap(journal.past(later.past)),
+        false => Step::SettleLater,
+    })
+}
+
+/// Returns the step that has to come before the journal says that the batch of an attempt ended, or was given up on: what was `billed`
+/// goes to the ledger; for None, all that was reserved. `Err` if that is under way.
 pub(super) fn settle(
     o: &Observed,
     attempt_key: AttemptKey,
     attempt: &Attempt,
-    cost: Option<Usd>,
+    billed: Option<Billed>,
 ) -> Result<Option<Step>, ()> {
     if !has_budgets(o) || o.memory.accounted.contains(&attempt.intent_id) {
         return Ok(None);
     }
     match o.memory.running.contains(&Task::SettleCost(attempt_key)) {
         true => Err(()),
-        false => Ok(Some(Step::SettleCost { attempt_key, cost })),
+        false => Ok(Some(Step::SettleCost { attempt_key, billed: billed.map(Box::new) })),
     }
 }
 
-/// Returns the cost of a batch for the ledger: of its answers, and the most that they do not report, such as of requests in no file and
-/// of a twin. None if an answer has no usage, or nothing bounds the rest: then the whole reservation counts.
-pub(super) fn billed(cost: Option<&Cost>, usage: &BatchUsage, unreported: UnreportedCost) -> Option<Usd> {
-    let is_known = usage.tokens.answers_without_usage == 0 && unreported.unbounded == 0;
-    Some(cost.filter(|_| is_known)?.batch + unreported.most)
+/// Returns the answers of a batch for the ledger. None if one of them has no usage, or if there are lines that answer no request of the
+/// shard as its index in storage has them: then the whole reservation counts.
+pub(super) fn billed(collected: &CollectResult, billed_again: i64) -> Option<Billed> {
+    let CollectResult { counts, usage, long_context_above, foreign, .. } = collected;
+    let told = counts.total.saturating_sub(counts.missing);
+    let is_known = usage.tokens.answers_without_usage == 0 && *foreign == 0;
+    is_known.then_some(Billed { told, usage: *usage, long_context_above: *long_context_above, billed_again })
 }
 
 /// Returns the step that ends the work's reservations, if it has to come before `step`: the journal allows no further intent, and has no
@@ -114,8 +149,19 @@ pub(super) fn release_first(o: &Observed, step: &Step) -> Option<Step> {
     }
     match o.memory.running.contains(&Task::Release) {
         true => is_end.then(|| wait(None, reasons::WRITING_RESULTS)),
-        false => Some(Step::Release),
+        false => Some(Step::Release { unbilled: unbilled(journal) }),
     }
+}
+
+/// Returns the shards whose reservations end without cost. A batch that was settled while the provider had no budgets still has its
+/// reservation, which counts in full.
+fn unbilled(journal: &Journal) -> Unbilled {
+    if !journal.has_intents() {
+        return Unbilled::default();
+    }
+    let from = journal.shards.next_planned();
+    let sent = journal.shards.entries().filter(|(at, _)| *at < from);
+    Unbilled { shards: sent.filter(|(_, shard)| shard.made_no_batch()).map(|(at, _)| at).collect(), from }
 }
 
 fn has_budgets(o: &Observed) -> bool {
@@ -137,38 +183,55 @@ impl Memory {
     }
 }
 
+/// A request to reserve the most that a batch can cost, as far as its answer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct ReserveRequest {
+    /// The attempt that is to be made.
+    pub attempt_key: AttemptKey,
+    /// Revision of the journal on which the request was judged.
+    pub rev: u64,
+    /// The amount.
+    pub amount: Usd,
+    /// Whether the work has sent a batch before, so that its division into batches is fixed.
+    pub has_sent: bool,
+}
+
 impl ReserveResult {
-    /// Returns what a job is told of `outcome`, the ledger's answer at `now` (Unix milliseconds) to a request for `amount`. None if the
-    /// journal has to be read again first. `state` is the state of the ledger that it was judged on.
+    /// Returns what a job is told of `outcome`, the ledger's answer at `now` (Unix milliseconds). `state` is the state of the ledger that
+    /// it was judged on.
+    ///
+    /// # Errors
+    /// If the journal has to be read again first: the revision that it has to exceed.
     pub fn of(
-        (attempt_key, rev, amount): (AttemptKey, u64, Usd),
+        request: ReserveRequest,
         outcome: Result<(), Unreserved>,
         provider: &str,
         now: i64,
         state: u64,
-    ) -> Option<ReserveResult> {
+    ) -> Result<ReserveResult, LaterRevision> {
         let midnight = period_end(BudgetPeriod::Day, now);
         let again = now.saturating_add(JUDGED_AGAIN);
         let (until, outcome) = match outcome {
             Ok(()) => (midnight, Ok(())),
-            Err(Unreserved::Stale) => return None,
+            Err(Unreserved::Stale { past }) => return Err(LaterRevision { past, counted_after: None }),
             Err(Unreserved::Full) => {
                 let message = format!(
                     "the ledger of budgets of {provider} is full; the next batch is sent when batches in flight there end"
                 );
                 (again, Err(BudgetWait { message, blocked: None, state }))
             }
-            Err(Unreserved::Exceeded(used)) => {
-                let wait = exceeded(&used, amount, provider, now);
+            Err(Unreserved::Exceeded { used, amount }) => {
+                let wait = exceeded(&request, (&used, amount), provider, now);
                 (again.min(midnight), Err(BudgetWait { state, ..wait }))
             }
         };
-        Some(ReserveResult { attempt_key, rev, amount, until, outcome })
+        let ReserveRequest { attempt_key, rev, amount, .. } = request;
+        Ok(ReserveResult { attempt_key, rev, judged: rev, amount, until, outcome })
     }
 }
 
 /// Returns the wait for a budget. Its words stay the same for as long as it lasts, whatever others spend.
-fn exceeded(used: &BudgetUse, amount: Usd, provider: &str, now: i64) -> BudgetWait {
+fn exceeded(request: &ReserveRequest, (used, judged): (&BudgetUse, Usd), provider: &str, now: i64) -> BudgetWait {
     let BudgetUse { budget, namespace, .. } = used;
     let period = match budget.period {
         BudgetPeriod::Day => "a day",
@@ -176,18 +239,26 @@ fn exceeded(used: &BudgetUse, amount: Usd, provider: &str, now: i64) -> BudgetWa
     };
     let of = namespace.as_ref().map_or(String::new(), |namespace| format!(" for namespace '{namespace}'"));
     let name = format!("the budget of {} {period}{of} of {provider}", budget.max_cost);
-    if amount > budget.max_cost {
-        let message = format!(
-            "the next batch can cost {amount}, more than {name} allows for all batches; raise `spec.budgets` there, or make \
-             smaller batches with `limits.maxRequestsPerBatch`"
-        );
+    let next = match judged > request.amount {
+        true => format!("an earlier attempt of the next batch reserved {judged}"),
+        false => format!("the next batch can cost {judged}"),
+    };
+    if judged > budget.max_cost {
+        let smaller = match request.has_sent {
+            true => "",
+            false => {
+                "; or, for smaller batches, delete the job, lower `limits.maxRequestsPerBatch` of the provider, and apply the job again"
+            }
+        };
+        let message =
+            format!("{next}, more than {name} allows for all batches; raise `spec.budgets` of the provider{smaller}");
         let blocked = Blocked { reason: reasons::BUDGET_TOO_SMALL, message: message.clone() };
         return BudgetWait { message, blocked: Some(blocked), state: 0 };
     }
     let end = clock_time(period_end(budget.period, now));
     let message = format!(
-        "the next batch can cost {amount}, and less than that is left of {name}; it is judged again when batches in flight there \
-         end, when `spec.budgets` is changed, and at {end}, when the next period begins"
+        "{next}, and less than that is left of {name}; it is judged again when batches in flight there end, when `spec.budgets` is \
+         changed, and at {end}, when the next period begins"
     );
     BudgetWait { message, blocked: None, state: 0 }
 }
@@ -195,7 +266,7 @@ fn exceeded(used: &BudgetUse, amount: Usd, provider: &str, now: i64) -> BudgetWa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::TokenUsage;
+    use crate::api::{BatchUsage, RequestCounts, TokenUsage};
     use crate::money::Budget;
 
     fn usd(amount: &str) -> Usd {
@@ -211,7 +282,16 @@ mod tests {
             spent: usd("5"),
             reserved: usd("3"),
         };
-        let said = |used: BudgetUse, amount: &str| exceeded(&used, usd(amount), "ClusterBatchProvider 'llm'", now);
+        let request = |amount: &str, has_sent| ReserveRequest {
+            attempt_key: AttemptKey { shard: 0, attempt: 1 },
+            rev: 1,
+            amount: usd(amount),
+            has_sent,
+        };
+        let said_of = |request: ReserveRequest, used: BudgetUse, judged: &str| {
+            exceeded(&request, (&used, usd(judged)), "ClusterBatchProvider 'llm'", now)
+        };
+        let said = |used: BudgetUse, amount: &str| said_of(request(amount, false), used, amount);
         let shop = said(budget(BudgetPeriod::Day, Some("shop")), "4");
         assert_eq!(
             shop.message,
@@ -221,24 +301,42 @@ mod tests {
         );
         let all = said(budget(BudgetPeriod::Month, None), "12");
         assert_eq!(all.blocked.map(|blocked| blocked.reason), Some(reasons::BUDGET_TOO_SMALL));
-        assert_eq!(
-            all.message,
-            "the next batch can cost $12.00, more than the budget of $10.00 a month of ClusterBatchProvider 'llm' allows for all \
-             batches; raise `spec.budgets` there, or make smaller batches with `limits.maxRequestsPerBatch`"
+        let too_small = "the next batch can cost $12.00, more than the budget of $10.00 a month of ClusterBatchProvider 'llm' allows for \
+                         all batches; raise `spec.budgets` of the provider";
+        let smaller = "; or, for smaller batches, delete the job, lower `limits.maxRequestsPerBatch` of the provider, and apply the job \
+                       again";
+        assert_eq!(all.message, [too_small, smaller].concat());
+        let sent = said_of(request("12", true), budget(BudgetPeriod::Month, None), "12");
+        assert_eq!(sent.message, too_small, "its batches stay as they are");
+        let earlier = said_of(request("1", true), budget(BudgetPeriod::Day, None), "8").message;
+        assert!(
+            earlier.starts_with("an earlier attempt of the next batch reserved $8.00, and less than that"),
+            "{earlier}"
         );
     }
 
     #[test]
-    fn answers_that_do_not_tell_their_usage_cost_what_was_reserved_and_requests_in_no_file_the_most_that_they_can() {
-        let cost = Cost { batch: usd("4"), real_time: usd("8") };
-        let told = BatchUsage::default();
+    fn answers_without_usage_and_lines_that_answer_no_request_leave_the_whole_reservation_counted() {
+        let part = super::super::attempt::PartRef { name: "p".into(), sha256: "s".into() };
+        let counts = RequestCounts { total: 10, succeeded: 7, missing: 3, ..RequestCounts::default() };
+        let told = CollectResult {
+            part,
+            counts,
+            retryable: 0,
+            usage: BatchUsage::default(),
+            long_context_above: Some(5),
+            foreign: 0,
+            totals: None,
+            errors: vec![],
+            files: vec![],
+            short: None,
+        };
+        let of = |collected: &CollectResult| {
+            billed(collected, 4).map(|billed| (billed.told, billed.long_context_above, billed.billed_again))
+        };
+        assert_eq!(of(&told), Some((7, Some(5), 4)));
+        assert_eq!(of(&CollectResult { foreign: 1, ..told.clone() }), None, "its index in storage may be another one");
         let tokens = TokenUsage { answers_without_usage: 1, ..TokenUsage::default() };
-        let silent = BatchUsage { tokens, ..BatchUsage::default() };
-        let unreported = |most: &str, unbounded| UnreportedCost { most: usd(most), unbounded };
-        assert_eq!(billed(Some(&cost), &told, unreported("0", 0)), Some(usd("4")));
-        assert_eq!(billed(Some(&cost), &told, unreported("2", 0)), Some(usd("6")), "requests in no file");
-        assert_eq!(billed(Some(&cost), &told, unreported("0", 1)), None);
-        assert_eq!(billed(Some(&cost), &silent, unreported("0", 0)), None);
-        assert_eq!(billed(None, &told, unreported("0", 0)), None);
+        assert_eq!(of(&CollectResult { usage: BatchUsage { tokens, ..BatchUsage::default() }, ..told }), None);
     }
 }

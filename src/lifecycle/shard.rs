@@ -144,6 +144,14 @@ impl Shard {
         )
     }
 
+    /// Returns whether no attempt made a batch, and none can make one any more.
+    pub fn made_no_batch(&self) -> bool {
+        match self.attempt.as_ref().map(|attempt| &attempt.state) {
+            None | Some(AttemptState::Refused { .. } | AttemptState::Revoked { .. }) => self.written_off == 0,
+            Some(_) => false,
+        }
+    }
+
     /// Returns whether the provider will never take the shard, however often it is sent.
     pub fn is_refused_for_good(&self) -> bool {
         matches!(self.refusal(), Some(Refusal::Invalid | Refusal::TooOften))

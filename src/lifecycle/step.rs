@@ -5,7 +5,7 @@ use super::findings::ManifestView;
 use super::journal::{Journal, Owner};
 use super::task::Task;
 use crate::api::{Hold, Lock, Outcome, WorkHashVersion};
-use crate::money::Usd;
+use crate::money::{Billed, Terms, Unbilled, Usd};
 
 /// One step of a job, with at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,16 +68,25 @@ pub enum Step {
         attempt_key: AttemptKey,
         /// The amount.
         amount: Usd,
+        /// What the cost of the batch will be computed from.
+        terms: Box<Terms>,
+        /// The revision of this process's own reservation for the shard, which this one replaces.
+        replaces: Option<u64>,
     },
     /// Write the cost of the attempt's batch to that ledger, in the place of what was reserved.
     SettleCost {
         /// The attempt.
         attempt_key: AttemptKey,
-        /// The cost; None for all that was reserved.
-        cost: Option<Usd>,
+        /// The provider's answers; None for all that was reserved.
+        billed: Option<Box<Billed>>,
     },
-    /// End the work's reservations in that ledger, without cost.
-    Release,
+    /// End the work's reservations in that ledger.
+    Release {
+        /// Shards whose reservations end without cost.
+        unbilled: Unbilled,
+    },
+    /// Count in full what that ledger reserved on later revisions than the journal's: an earlier journal was put back.
+    SettleLater,
     /// Send the POST whose permit this process holds.
     Post(AttemptKey),
     /// Search the provider's list for the intent's batches.
@@ -219,7 +228,8 @@ impl Step {
             Step::WaitForPlace(_) => "WaitForPlace",
             Step::Reserve { .. } => "Reserve",
             Step::SettleCost { .. } => "SettleCost",
-            Step::Release => "Release",
+            Step::Release { .. } => "Release",
+            Step::SettleLater => "SettleLater",
             Step::Post(_) => "Post",
             Step::Search(_) => "Search",
             Step::CheckFile(_) => "CheckFile",
@@ -254,9 +264,9 @@ impl Step {
             | Step::Revoke(attempt_key)
             | Step::Poll(attempt_key) => Some(Task::Call(*attempt_key)),
             Step::WaitForPlace(_) => Some(Task::Place),
-            Step::Reserve { .. } => Some(Task::Reserve),
+            Step::Reserve { .. } | Step::SettleLater => Some(Task::Reserve),
             Step::SettleCost { attempt_key, .. } => Some(Task::SettleCost(*attempt_key)),
-            Step::Release => Some(Task::Release),
+            Step::Release { .. } => Some(Task::Release),
             Step::Post(attempt_key) => Some(Task::Post(*attempt_key)),
             Step::DeleteFiles { attempt_key, .. } => Some(attempt_key.map_or(Task::DeleteFiles, Task::Call)),
             Step::CancelUnjournaled { .. } => Some(Task::CancelUnjournaled),

@@ -13,8 +13,8 @@ use super::submission::{Round, attempts};
 use super::task::Task;
 use super::trial::{self, Turn};
 use super::{canary, job_budget};
-use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
+use crate::api::{PayloadKind, ProviderFilePolicy};
 
 /// Returns the step for the next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
@@ -61,7 +61,8 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
                 continue;
             }
             if o.memory.place == Place::Free {
-                match reservation::turn(o, journal, attempt_key, round) {
+                let file = file_for(o, journal, attempt_key).unwrap_or_default();
+                match reservation::turn(o, journal, attempt_key, file, round) {
                     reservation::Turn::Now => return Some(intent(o, journal, attempt_key)),
                     reservation::Turn::After(step) => return Some(*step),
                     // Later shards do not overtake it.
@@ -75,7 +76,12 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
                 return Some(Step::WaitForPlace(attempt_key));
             }
         } else if !o.memory.running.contains(&Task::Upload(attempt_key)) && uploading < o.job.parallelism {
-            return Some(Step::Upload(attempt_key));
+            match without_uncounted_file(o, journal, attempt_key) {
+                // Another call about the batch is under way.
+                Some(step) if step.call().is_some_and(|call| o.memory.running.contains(&call)) => continue,
+                Some(step) => return Some(step),
+                None => return Some(Step::Upload(attempt_key)),
+            }
         }
     }
     None
@@ -87,19 +93,32 @@ pub(super) fn is_posting(o: &Observed, journal: &Journal) -> bool {
     o.memory.running.iter().any(|t| matches!(t, Task::Post(_))) || attempts(journal).any(|(_, a)| permitted(a))
 }
 
-/// Returns the payload that the attempt may send. The file of an attempt that was refused before a batch existed is used again.
+/// Returns the payload that the attempt may send.
 fn payload_for(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Option<Payload> {
     let kind = o.capabilities().payload;
     if kind == PayloadKind::Inline {
         return Some(Payload::Inline {});
     }
+    let file = file_for(o, journal, attempt_key).filter(|file| reservation::is_counted(o, file))?;
+    Some(Payload::named(kind, file.into()))
+}
+
+/// Returns the file of the attempt at the provider. That of an attempt that was refused before a batch existed is used again.
+fn file_for<'a>(o: &'a Observed, journal: &'a Journal, attempt_key: AttemptKey) -> Option<&'a str> {
     let shard = journal.shards.get(attempt_key.shard)?;
     // Another account does not have the file.
     let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
     let refused = shard.attempt.as_ref().filter(reusable).map(|a| a.payload.name());
     let there = refused.filter(|name| !name.is_empty() && !o.memory.deleted.contains(*name));
     let uploaded = || o.memory.uploads.get(&(attempt_key, shard.sha256.clone())).map(String::as_str);
-    Some(Payload::named(kind, there.or_else(uploaded)?.into()))
+    there.or_else(uploaded)
+}
+
+/// Returns the step that deletes a file that this process did not count, before it is uploaded anew.
+fn without_uncounted_file(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Option<Step> {
+    let file = file_for(o, journal, attempt_key)?;
+    let is_to_go = o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(file);
+    is_to_go.then(|| Step::DeleteFiles { files: vec![file.into()], attempt_key: Some(attempt_key), must: false })
 }
 
 fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {

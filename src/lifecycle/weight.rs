@@ -176,6 +176,7 @@ impl Memory {
         } = self;
         let Memory {
             uploads,
+            contents,
             unfit,
             halved,
             posted,
@@ -241,6 +242,10 @@ impl Memory {
                 .sum::<usize>()
             + pass.as_ref().map_or(0, of_pass)
             + by_attempt(uploads)
+            + contents
+                .iter()
+                .map(|(file, of)| ENTRY_BYTES + text(file) + texts(&of.model) + size_of_val(of))
+                .sum::<usize>()
             + by_attempt(unfit)
             + halved.as_ref().map_or(0, |of| text(&of.sha256) + of.halves.iter().map(Shard::weight).sum::<usize>())
             + posted.iter().map(|(intent, posted)| text(intent) + posted.weight()).sum::<usize>()
@@ -268,8 +273,10 @@ impl Memory {
     /// of passes, uploads, POSTs and collections stay: they cost work or money, and the journal may not say so yet.
     pub fn start_anew(&mut self) {
         if self.running.is_empty() && self.permit.is_none() {
-            let Memory { fingerprint, clock_since, pass, uploads, posted, collected, .. } = std::mem::take(self);
-            *self = Memory { fingerprint, clock_since, pass, uploads, posted, collected, ..Memory::default() };
+            let Memory { fingerprint, clock_since, pass, uploads, contents, posted, collected, .. } =
+                std::mem::take(self);
+            *self =
+                Memory { fingerprint, clock_since, pass, uploads, contents, posted, collected, ..Memory::default() };
         }
     }
 }
@@ -313,6 +320,8 @@ impl CollectResult {
         let CollectResult {
             part: PartRef { name, sha256 },
             counts: _,
+            long_context_above: _,
+            foreign: _,
             retryable: _,
             usage: _,
             totals: _,
@@ -337,7 +346,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::{ModelUsage, UsageStatus};
+    use crate::api::{FileContent, ModelUsage, UsageStatus};
     use crate::lifecycle::BudgetWait;
 
     /// A head with everything that a journal can hold, with texts of `bytes` bytes.
@@ -419,11 +428,14 @@ mod tests {
             errors: vec![error],
             files: vec![long.clone()],
             short: None,
+            long_context_above: None,
+            foreign: 0,
         };
         Memory {
             manifest: Some(Some(manifest)),
             taken: one(),
             uploads: [(key(), long.clone())].into(),
+            contents: [(long.clone(), FileContent { model: one(), ..Default::default() })].into(),
             unfit: [(key(), long.clone())].into(),
             posted: [(long.clone(), PostResult::Created(long.clone()))].into(),
             unsettled: named(&long),
@@ -436,6 +448,7 @@ mod tests {
             reserved: Some(ReserveResult {
                 attempt_key: key().0,
                 rev: 1,
+                judged: 1,
                 amount: crate::money::Usd::ZERO,
                 until: 1,
                 outcome: Err(BudgetWait { message: long.clone(), blocked: None, state: 1 }),
@@ -474,6 +487,7 @@ mod tests {
         }
         memory.start_anew();
         assert_eq!((&memory.pass, &memory.uploads), (&before.pass, &before.uploads));
+        assert_eq!(memory.contents, before.contents);
         assert_eq!((&memory.posted, &memory.collected), (&before.posted, &before.collected));
         assert_eq!(memory.fingerprint, before.fingerprint);
         assert!(!before.posted.is_empty() && !before.looks.is_empty() && !before.cancelled.is_empty());

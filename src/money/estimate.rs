@@ -41,6 +41,7 @@ impl TokenEstimate {
             false => TokenHints {
                 opaque_requests: hints.opaque_requests.max(0),
                 max_output_tokens: hints.max_output_tokens.max(0),
+                limited_answers: hints.limited_answers.max(0),
                 unlimited_requests: hints.unlimited_requests.max(0),
                 ..*hints
             },
@@ -52,8 +53,11 @@ impl TokenEstimate {
         let of_all = limits.max_input_tokens.map_or(i64::MAX, |limit| requests.saturating_mul(limit));
         let most_input = beyond(hints.opaque_requests, limits.max_input_tokens)
             .map(|opaque| opaque.saturating_add(at_most(hints.text_bytes)).min(of_all));
+        // No answer has more output than the model makes, whatever its request allows.
+        let of_limited = limits.max_output_tokens.filter(|_| hints.limited_answers > 0);
+        let of_limited = of_limited.map_or(i64::MAX, |limit| hints.limited_answers.saturating_mul(limit));
         let most_output = beyond(hints.unlimited_requests, limits.max_output_tokens)
-            .map(|unlimited| unlimited.saturating_add(hints.max_output_tokens));
+            .map(|unlimited| unlimited.saturating_add(hints.max_output_tokens.min(of_limited)));
         let input = of_text(hints.text_bytes).min(of_all);
         let output = output_tokens(learned, requests).min(most_output.unwrap_or(i64::MAX));
         // Requests that make no output are of embeddings: answers of moderations have no tokens.
@@ -144,6 +148,16 @@ mod tests {
         assert_eq!((of(images, input), of(images, limits)), (Some((6_000, 70)), Some((6_000, 70))));
         let long = TokenHints { text_bytes: 80_000, ..text };
         assert_eq!(of(long, limits), Some((10_000, 70)), "no request has more input than the model takes");
+        let greedy = TokenHints { max_output_tokens: 1_000_000, limited_answers: 12, ..text };
+        assert_eq!(of(greedy, NONE), Some((4_000, 1_000_000)));
+        assert_eq!(of(greedy, output), Some((4_000, 1_200)), "no answer has more output than the model makes");
+        assert_eq!(of(TokenHints { unlimited_requests: 3, ..greedy }, output), Some((4_000, 1_500)));
+        assert_eq!(of(TokenHints { max_output_tokens: 70, ..greedy }, output), Some((4_000, 70)));
+        assert_eq!(
+            of(TokenHints { limited_answers: 0, ..greedy }, output),
+            Some((4_000, 1_000_000)),
+            "of an earlier version"
+        );
         let unknown = TokenHints::default();
         assert_eq!((of(unknown, NONE), of(unknown, limits)), (None, Some((10_000, 1_000))), "of an earlier version");
     }
@@ -216,6 +230,7 @@ mod tests {
                 text_bytes: if small { hints.0 % 100_000 } else { hints.0 },
                 opaque_requests: few(hints.1) / 2,
                 max_output_tokens: few(hints.2),
+                limited_answers: few(hints.2) / 7,
                 unlimited_requests: few(hints.3) / 2,
                 longest_text_bytes: hints.4,
             };

@@ -12,7 +12,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::Usd;
+use super::{Billed, Terms, Usd};
 use crate::api::BudgetPeriod;
 
 /// Number of days, and of months, whose sums are kept for a namespace: the current one, and its neighbors, which a clock that is wrong
@@ -21,7 +21,7 @@ const KEPT: usize = 3;
 /// Bytes of the largest ledger that takes a further reservation. A ConfigMap has room for 1 MiB.
 const ROOM: usize = 900 << 10;
 /// Most bytes, as JSON, of a reservation without its names, and of the sums of a namespace without its name.
-const RESERVATION_BYTES: usize = 192;
+const RESERVATION_BYTES: usize = 464;
 const SUMS_BYTES: usize = 400;
 /// Most works whose last settlement is remembered, and their bytes as JSON, each, at most.
 const SETTLED_WORKS: usize = 1_000;
@@ -78,6 +78,18 @@ pub struct Reservation {
     pub day: Date,
     /// The revision of the journal that it was judged on.
     pub rev: u64,
+    /// What its cost is computed from once it ended. None in a ledger of an earlier version: the batch costs the whole amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Box<Terms>>,
+}
+
+/// The shards of a work of which no batch was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unbilled {
+    /// Their indexes.
+    pub shards: BTreeSet<usize>,
+    /// Index from which on no shard was sent.
+    pub from: usize,
 }
 
 /// The cost of a namespace's batches, by the day of their reservation and by the first day of its month.
@@ -94,12 +106,20 @@ pub struct Sums {
 /// The reason why an amount was not reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreserved {
-    /// A later revision of the journal was judged already.
-    Stale,
+    /// A change was judged on a later revision of the journal already.
+    Stale {
+        /// The revision that the journal has to exceed.
+        past: u64,
+    },
     /// The ledger has no room for a further batch.
     Full,
     /// A budget does not suffice.
-    Exceeded(BudgetUse),
+    Exceeded {
+        /// The budget.
+        used: BudgetUse,
+        /// The amount that it does not suffice for: what an earlier attempt reserved, if that is more than was asked for.
+        amount: Usd,
+    },
 }
 
 /// The use of a budget in its current period.
@@ -193,25 +213,36 @@ fn keep_near(sums: &mut BTreeMap<Date, Usd>, now: Date) {
 
 impl Ledger {
     /// Reserves an amount under `key`, if every budget suffices for it, or takes over the reservation that an earlier attempt of the
-    /// same shard left, which never becomes smaller. Reservations of other periods do not count.
+    /// same shard left. Reservations of other periods do not count.
+    ///
+    /// A reservation that is taken over never becomes smaller, because another process may be about to send a batch on it, unless
+    /// the caller says that it `replaces` its own one. It has to name the revision that it reserved on, and to have written each later
+    /// revision of the journal up to that of `wanted` itself.
     ///
     /// # Errors
     /// The reason why the ledger is unchanged.
-    pub fn reserve(&mut self, key: &str, mut wanted: Reservation, budgets: &[Budget]) -> Result<(), Unreserved> {
-        if self.settled.get(work_of(key)).is_some_and(|settled| settled.rev >= wanted.rev) {
-            return Err(Unreserved::Stale);
+    pub fn reserve(
+        &mut self,
+        key: &str,
+        mut wanted: Reservation,
+        replaces: Option<u64>,
+        budgets: &[Budget],
+    ) -> Result<(), Unreserved> {
+        if let Some(past) = self.to_exceed(key, wanted.rev) {
+            return Err(Unreserved::Stale { past });
         }
-        match self.open.get(key) {
-            Some(open) if open.rev > wanted.rev => return Err(Unreserved::Stale),
-            // Another process may be about to send a batch on it.
-            Some(open) => wanted.amount = wanted.amount.max(open.amount),
-            None => {}
+        // On the same revision, another process may have reserved as well.
+        let is_own = |open: &Reservation| replaces == Some(open.rev) && open.rev < wanted.rev;
+        if let Some(open) = self.open.get(key).filter(|open| !is_own(open)) {
+            let both = open.terms.as_deref().zip(wanted.terms.as_deref());
+            wanted.terms = both.and_then(|(open, wanted)| open.of_either(*wanted)).map(Box::new);
+            wanted.amount = wanted.amount.max(open.amount);
         }
         for budget in budgets {
             let of = budget.per_namespace.then_some(wanted.namespace.as_str());
             let used = self.used(budget, of, wanted.day, Some(key));
             if used.spent + used.reserved + wanted.amount > budget.max_cost {
-                return Err(Unreserved::Exceeded(used));
+                return Err(Unreserved::Exceeded { used, amount: wanted.amount });
             }
         }
         if !self.open.contains_key(key) && self.is_full() {
@@ -220,14 +251,22 @@ impl Ledger {
         self.open.insert(key.into(), wanted);
         Ok(())
     }
+    /// Returns the revision that the journal has to exceed before it may reserve under `key`, unless `rev` exceeds it: that of the
+    /// work's last settlement, or the one before that of the key's reservation.
+    fn to_exceed(&self, key: &str, rev: u64) -> Option<u64> {
+        let settled = self.settled.get(work_of(key)).map(|settled| settled.rev);
+        let reserved = self.open.get(key).and_then(|open| open.rev.checked_sub(1));
+        settled.max(reserved).filter(|past| *past >= rev)
+    }
 
-    /// Ends the reservation of a batch that was billed `cost`, or that may have been billed its whole amount for None. Without a
-    /// reservation, the batch was settled before, and nothing changes. `rev` is the revision of the journal that was judged.
-    /// Returns whether something changed.
-    pub fn settle(&mut self, key: &str, rev: u64, cost: Option<Usd>, today: Date) -> bool {
+    /// Ends the reservation of a batch: at the cost that the provider's answers tell, or at its whole amount for None or where its
+    /// terms are not known. Without a reservation, the batch was settled before, and nothing changes. `rev` is the revision of the
+    /// journal that was judged. Returns whether something changed.
+    pub fn settle(&mut self, key: &str, rev: u64, billed: Option<&Billed>, today: Date) -> bool {
         let Some(open) = self.open.get(key).filter(|open| open.rev <= rev).cloned() else { return false };
         self.open.remove(key);
-        self.spent.entry(open.namespace).or_default().add(cost.unwrap_or(open.amount), open.day, today);
+        let told = open.terms.as_ref().zip(billed).map(|(terms, billed)| terms.cost(open.amount, billed));
+        self.spent.entry(open.namespace).or_default().add(told.unwrap_or(open.amount), open.day, today);
         self.spent.retain(|_, sums| !sums.is_past(today));
         let settled = self.settled.entry(work_of(key).into()).or_insert(Settlement { rev, day: today });
         *settled = Settlement { rev: settled.rev.max(rev), day: today };
@@ -247,20 +286,33 @@ impl Ledger {
         }
     }
 
-    /// Ends the reservations of a work without cost, by a journal of revision `rev` that lets no intent follow and has no batch in
-    /// flight. Returns whether something changed.
-    pub fn release(&mut self, work_id: &str, rev: u64) -> bool {
+    /// Ends the reservations of a work, by a journal of revision `rev` that lets no intent follow and has no batch in flight: without
+    /// cost for shards that are `unbilled`, and at the whole amount for others, whose batches nobody settled while the provider had no
+    /// budgets. Returns whether something changed.
+    pub fn release(&mut self, work_id: &str, rev: u64, unbilled: &Unbilled, today: Date) -> bool {
         let before = self.open.len();
-        self.open.retain(|key, open| !is_of(key, work_id) || open.rev > rev);
-        self.open.len() < before
+        let is_free = |key: &str| shard_of(key).is_some_and(|at| at >= unbilled.from || unbilled.shards.contains(&at));
+        self.open.retain(|key, open| !is_of(key, work_id) || open.rev > rev || !is_free(key));
+        let freed = self.open.len() < before;
+        self.settle_in_full(|key, open| is_of(key, work_id) && open.rev <= rev, today) > 0 || freed
+    }
+
+    /// Settles the reservations of a work that were judged on later revisions of its journal than `rev`, at their whole amounts: an
+    /// earlier journal was put back, which does not know their batches. Returns whether something changed.
+    pub fn settle_later(&mut self, work_id: &str, rev: u64, today: Date) -> bool {
+        self.settle_in_full(|key, open| is_of(key, work_id) && open.rev > rev, today) > 0
     }
 
     /// Settles the reservations of jobs that are known to be gone, and that nobody else settles: at their whole amounts, because their
     /// batches may have been billed. Returns how many there were.
     pub fn sweep(&mut self, is_gone: impl Fn(&Reservation) -> bool, today: Date) -> usize {
-        let gone: Vec<(String, u64)> =
-            self.open.iter().filter(|(_, open)| is_gone(open)).map(|(key, open)| (key.clone(), open.rev)).collect();
-        gone.iter().filter(|(key, rev)| self.settle(key, *rev, None, today)).count()
+        self.settle_in_full(|_, open| is_gone(open), today)
+    }
+
+    fn settle_in_full(&mut self, which: impl Fn(&str, &Reservation) -> bool, today: Date) -> usize {
+        let chosen = self.open.iter().filter(|(key, open)| which(key, open));
+        let chosen: Vec<(String, u64)> = chosen.map(|(key, open)| (key.clone(), open.rev)).collect();
+        chosen.iter().filter(|(key, rev)| self.settle(key, *rev, None, today)).count()
     }
 
     /// Returns the use of a budget by a namespace, or by all for None, in the period of `day`. The reservation under `without` is
@@ -340,6 +392,11 @@ impl Ledger {
 /// Returns the id of the work of a key.
 fn work_of(key: &str) -> &str {
     key.rsplit_once('/').map_or(key, |(work, _)| work)
+}
+
+/// Returns the shard of a key.
+fn shard_of(key: &str) -> Option<usize> {
+    key.rsplit_once('/')?.1.parse().ok()
 }
 
 fn is_of(key: &str, work_id: &str) -> bool {

@@ -84,7 +84,8 @@ impl Prices {
     }
 }
 
-fn without(all: &TokenUsage, some: &TokenUsage) -> TokenUsage {
+/// Returns the tokens in `all` that are not in `some`.
+pub(super) fn without(all: &TokenUsage, some: &TokenUsage) -> TokenUsage {
     let rest = |all: i64, some: i64| all.saturating_sub(some).max(0);
     TokenUsage {
         input_tokens: rest(all.input_tokens, some.input_tokens),

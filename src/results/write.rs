@@ -33,13 +33,9 @@ pub enum WriteError {
 
 impl From<std::io::Error> for WriteError {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() == staged::BROKE_OFF {
-            true => {
-                let message = format!("what was staged could not be read to its end: {error}");
-                let source = error.downcast().ok().and_then(StoreError::into_cause);
-                StoreError::Unavailable(message, source).into()
-            }
-            false => WriteError::Corrupt(error.to_string()),
+        match staged::unread(error) {
+            StoreError::Corrupt(message) => WriteError::Corrupt(message),
+            error => error.into(),
         }
     }
 }

@@ -42,7 +42,7 @@ pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
 pub use spool::{SMALL_SPOOL_BYTES, SPOOL_BYTES};
 pub use staged::{DECODED_BYTES, READER_BYTES};
-pub use token_hints::{hints_of_fields, hints_of_line};
+pub use token_hints::{count_requests, hints_of_fields, hints_of_line};
 pub use upload::{ENCODER_BYTES, UPLOAD_BYTES, Upload};
 
 use copies::BLOCK_BYTES;

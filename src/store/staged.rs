@@ -43,6 +43,17 @@ pub fn local(error: std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("the local spool: {error}"), Some(StoreCause::Disk(error.kind())))
 }
 
+/// Returns the error of a staged file that was not read to its end.
+pub fn unread(error: std::io::Error) -> StoreError {
+    match error.kind() == BROKE_OFF {
+        true => {
+            let message = format!("what was staged could not be read to its end: {error}");
+            StoreError::Unavailable(message, error.downcast().ok().and_then(StoreError::into_cause))
+        }
+        false => StoreError::Corrupt(error.to_string()),
+    }
+}
+
 /// Creates an unnamed file in `dir`, which is deleted when its handle is dropped.
 ///
 /// # Errors

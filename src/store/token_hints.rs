@@ -2,14 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
+use futures::StreamExt;
 use memchr::{memchr, memchr2};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio_util::io::StreamReader;
 
 use super::inputs::inputs_of;
-use crate::api::{Endpoint, TokenHints};
+use super::{Folder, LINE_LIMIT, Line, Lines, StoreError, staged};
+use crate::api::{Endpoint, FileContent, TokenHints};
 
 /// Keys of the parts of a message whose tokens their bytes do not tell, in any of the endpoints
 /// (<https://platform.openai.com/docs/api-reference/chat/create>, <https://platform.openai.com/docs/api-reference/responses/create>,
@@ -54,6 +58,37 @@ pub fn hints_of_fields<'a>(endpoint: Endpoint, fields: impl Iterator<Item = (&'a
 
 /// Returns the hints of a whole line of a batch's file. Of a line that cannot be read, nothing but its bytes is known.
 pub fn hints_of_line(line: &[u8]) -> TokenHints {
+    read(line).map_or_else(|| of_bytes(line.len() as u64), |(_, body)| body.hints())
+}
+
+/// Counts the requests of a staged file, whose batch is for this endpoint. A line of another endpoint cannot be read.
+///
+/// # Errors
+/// If the file is not there, or is not the one with this hash.
+pub async fn count_requests(
+    folder: &Folder,
+    (name, sha256): (&str, &str),
+    endpoint: Endpoint,
+    spool: &Path,
+) -> Result<FileContent, StoreError> {
+    let staged = staged::verified(folder, name, sha256).await?;
+    let mut lines = Lines::new(StreamReader::new(staged.boxed()), LINE_LIMIT).spooling(spool);
+    let mut content = FileContent::default();
+    while let Some(line) = lines.next().await.map_err(staged::unread)? {
+        match line {
+            Line::Whole(line) if line.trim_ascii().is_empty() => {}
+            Line::Whole(line) => match read(line).filter(|(of, _)| *of == Some(endpoint)) {
+                Some((_, body)) => content.add(body.model(), body.hints()),
+                None => content.add(None, of_bytes(line.len() as u64)),
+            },
+            Line::TooLong(bytes) => content.add(None, of_bytes(bytes)),
+        }
+    }
+    Ok(content)
+}
+
+/// Reads a line: the endpoint that its URL means, and its body.
+fn read(line: &[u8]) -> Option<(Option<Endpoint>, BodyHints)> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(borrow, default)]
@@ -61,20 +96,22 @@ pub fn hints_of_line(line: &[u8]) -> TokenHints {
         #[serde(borrow)]
         body: &'a RawValue,
     }
-    let read = || {
-        let line: Line = serde_json::from_slice(line).ok()?;
-        let mut body = BodyHints::new(Endpoint::of_url(&line.url).unwrap_or_default());
-        serde_json::Deserializer::from_str(line.body.get()).deserialize_map(&mut body).ok()?;
-        Some(body.hints())
-    };
-    let bytes = line.len() as u64;
-    read().unwrap_or(TokenHints {
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let endpoint = Endpoint::of_url(&line.url);
+    let mut body = BodyHints::new(endpoint.unwrap_or_default());
+    serde_json::Deserializer::from_str(line.body.get()).deserialize_map(&mut body).ok()?;
+    Some((endpoint, body))
+}
+
+/// Returns the hints of a line of which nothing but its bytes is known.
+fn of_bytes(bytes: u64) -> TokenHints {
+    TokenHints {
         text_bytes: bytes,
         longest_text_bytes: bytes,
         opaque_requests: 1,
         unlimited_requests: 1,
         ..TokenHints::default()
-    })
+    }
 }
 
 /// The hints of a body of which some fields were seen.
@@ -87,6 +124,10 @@ struct BodyHints {
     /// Answers to each prompt, as far as they are known.
     answers: Option<i64>,
     prompts: i64,
+    /// The model, if the body was read as a whole.
+    model: Option<String>,
+    /// Whether the body names several models.
+    has_models: bool,
 }
 
 /// The meaning of keys in a field.
@@ -102,7 +143,16 @@ enum Meaning {
 
 impl BodyHints {
     fn new(endpoint: Endpoint) -> Self {
-        BodyHints { endpoint, text_bytes: 0, is_opaque: false, limit: None, answers: Some(1), prompts: 1 }
+        BodyHints {
+            endpoint,
+            text_bytes: 0,
+            is_opaque: false,
+            limit: None,
+            answers: Some(1),
+            prompts: 1,
+            model: None,
+            has_models: false,
+        }
     }
 
     fn see(&mut self, key: &str, value: &str) {
@@ -132,6 +182,18 @@ impl BodyHints {
         }
     }
 
+    /// Takes a name of the model. Servers differ in which of two names they heed.
+    fn named(&mut self, value: &str) {
+        let model: Option<String> = serde_json::from_str(value).ok();
+        self.has_models |= model.is_none() || self.model.is_some() && self.model != model;
+        self.model = model;
+    }
+
+    /// Returns the model that the body asks for; None if that is not clear.
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref().filter(|_| !self.has_models)
+    }
+
     fn read(&mut self, value: &str, meaning: Meaning) {
         let (bytes, is_opaque) = text_of(value, meaning);
         self.text_bytes = self.text_bytes.saturating_add(bytes);
@@ -149,7 +211,7 @@ impl BodyHints {
         }
     }
 
-    fn hints(self) -> TokenHints {
+    fn hints(&self) -> TokenHints {
         let mut hints = TokenHints {
             text_bytes: self.text_bytes,
             longest_text_bytes: self.text_bytes,
@@ -161,7 +223,9 @@ impl BodyHints {
         }
         let answers = self.answers.unwrap_or(1).saturating_mul(self.prompts);
         match self.limit.filter(|_| self.answers.is_some()) {
-            Some(limit) => hints.max_output_tokens = limit.saturating_mul(answers),
+            Some(limit) => {
+                (hints.max_output_tokens, hints.limited_answers) = (limit.saturating_mul(answers), answers);
+            }
             None => hints.unlimited_requests = answers,
         }
         hints
@@ -246,7 +310,10 @@ impl<'de> Visitor<'de> for &mut BodyHints {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
-            self.see(&key, value.get());
+            match &*key {
+                "model" => self.named(value.get()),
+                key => self.see(key, value.get()),
+            }
         }
         Ok(())
     }

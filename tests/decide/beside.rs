@@ -87,6 +87,8 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
         errors: vec![],
         files: vec![],
         short: None,
+        long_context_above: None,
+        foreign: 0,
     };
     memory.collected.insert("batch-1".into(), collected);
     memory.running.insert(Task::CancelTwin(FIRST));

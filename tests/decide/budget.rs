@@ -194,7 +194,7 @@ fn batches_that_ran_without_prices_leave_no_budget_to_judge() {
     let free = AttemptState::Settled { batch_id, ended, part, counts, retryable, usage, cost: None, errors, files };
     let journal = of(vec![of_a_dollar(0, Some(free)), of_a_dollar(1, None)]);
     let blocked = waits(step(&with_budget("100", OnExceeded::Hold), Some(&journal), &uploaded(2))).blocked.unwrap();
-    insta::assert_snapshot!(blocked.message, @"`spec.budget` is set, and the most that the next batch can cost is unknown: so is the cost of earlier batches, of which 1 ran without prices of their model; or remove `spec.budget`, to go on without a limit");
+    insta::assert_snapshot!(blocked.message, @"`spec.budget` is set, and the most that the next batch can cost is unknown: so is the cost of earlier batches, for one ran without prices of its model; or remove `spec.budget`, to go on without a limit");
 }
 
 /// The sums of sealed shards are all that is left of them.
@@ -227,6 +227,8 @@ fn collected(counts: RequestCounts, without_usage: i64) -> CollectResult {
         errors: vec![],
         files: vec![],
         short: None,
+        long_context_above: None,
+        foreign: 0,
     }
 }
 

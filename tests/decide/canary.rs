@@ -95,7 +95,7 @@ fn answers_that_may_be_none_are_told() {
     };
     *cost = None;
     let asked = question(step(&free, Some(&journal), &uploaded(3)));
-    insta::assert_snapshot!(asked.message, @"the canary is done: 7 of 10 requests were answered (2 empty, 1 truncated). The other 20 requests wait for approval; what they will cost is unknown, for the provider object has no prices. Approve the others, or set `spec.stopPolicy` to Drain to end the job with what it has");
+    insta::assert_snapshot!(asked.message, @"the canary is done: 7 of 10 requests were answered (2 empty, 1 truncated). The other 20 requests wait for approval. What they will cost is unknown, and so is the cost of the canary's batches, for one ran without prices of its model. Approve the others, or set `spec.stopPolicy` to Drain to end the job with what it has");
 }
 
 #[test]

@@ -74,6 +74,8 @@ fn what_a_clock_says_nothing_about_is_kept_when_it_is_set() {
         errors: vec![],
         files: vec![],
         short: None,
+        long_context_above: None,
+        foreign: 0,
     };
     let reading = ReadCounts { requests: 2, found: 1, expected: 2, ..Default::default() };
     let short = CollectResult { short: ShortRead::after(None, reading, NOW), ..whole.clone() };

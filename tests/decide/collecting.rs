@@ -19,6 +19,8 @@ fn collected(short: Option<ShortRead>) -> CollectResult {
         errors: vec![],
         files: vec![],
         short,
+        long_context_above: None,
+        foreign: 0,
     }
 }
 

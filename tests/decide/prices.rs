@@ -46,6 +46,8 @@ fn after_settlement(job: &JobView, journal: &Journal) -> (Journal, Option<Cost>)
         errors: vec![],
         files: vec![],
         short: None,
+        long_context_above: None,
+        foreign: 0,
     };
     let ended = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
     memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: ended });

@@ -155,6 +155,8 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
         errors: vec![],
         files: vec![],
         short: None,
+        long_context_above: None,
+        foreign: 0,
     };
     memory.collected.insert("batch-1".into(), collected);
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
@@ -394,6 +396,8 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
             errors: vec![],
             files: vec![],
             short: None,
+            long_context_above: None,
+            foreign: 0,
         };
         memory.collected.insert("batch-1".into(), collected);
         match step(&job(), Some(&journal), &memory) {

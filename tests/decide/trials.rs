@@ -171,6 +171,8 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
                     errors: vec![],
                     files: vec![],
                     short: None,
+                    long_context_above: None,
+                    foreign: 0,
                 };
                 memory.collected.insert(batch_id(&attempt_key), collected);
             }

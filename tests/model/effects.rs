@@ -57,7 +57,11 @@ impl Protocol {
                 let Some(sha) = shard.filter(|s| w.is_staged(s)).map(|s| &s.sha256) else {
                     return false;
                 };
-                memory.uploads.insert((*attempt_key, sha.clone()), format!("{sha}@{}", job.fingerprint));
+                let file = format!("{sha}@{}", job.fingerprint);
+                if self.budgets {
+                    memory.contents.insert(file.clone(), money::content(sha));
+                }
+                memory.uploads.insert((*attempt_key, sha.clone()), file);
             }
             Step::Poll(attempt_key) if self.follows() => {
                 let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(*attempt_key).map(|a| &a.state) else {
@@ -176,7 +180,7 @@ impl Protocol {
                 cancel(w, memory, job, batch_id);
                 Doing::Nothing
             }
-            Step::Reserve { .. } | Step::SettleCost { .. } | Step::Release => {
+            Step::Reserve { .. } | Step::SettleCost { .. } | Step::SettleLater | Step::Release { .. } => {
                 self.write_ledger(w, replica, memory, job, &step)?;
                 Doing::Nothing
             }

@@ -55,6 +55,9 @@ impl World {
             memory.manifest = None;
         }
         memory.uploads.retain(|(attempt_key, _), _| model.keeps_uploads() && self.is_to_come(*attempt_key));
+        let Memory { uploads, contents, .. } = &mut memory;
+        contents.retain(|file, _| uploads.values().any(|uploaded| uploaded == file));
+        memory.later = memory.later.take().filter(|later| self.journal.as_ref().is_some_and(|j| later.past >= j.rev));
         memory.cancelled.retain(|id| self.may_be_stopped_again(id));
         memory.collected.retain(|id, _| self.is_recorded(id));
         let next = self.journal.as_ref().map_or(0, |j| j.round() + 1);

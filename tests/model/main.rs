@@ -103,11 +103,11 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptKey, AttemptState, CleanUpResult, CollectResult, Commit, Freshness, HalveResult, JobView,
-    Journal, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult, PlannedCanary,
-    PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, ReserveResult,
-    Search, Shard, ShortRead, Step, Task, Timing, Unanswered, decide,
+    Journal, LaterRevision, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult,
+    PlannedCanary, PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory,
+    ReserveRequest, ReserveResult, Search, Shard, ShortRead, Step, Task, Timing, Unanswered, decide,
 };
-use batchjob_operator::money::{Ledger, PriceList, Prices, Rates, Reservation, Usd, day_of, shard_key};
+use batchjob_operator::money::{Ledger, PriceList, Prices, Rates, Reservation, Unbilled, Usd, day_of, shard_key};
 use stateright::{Model, Property};
 
 use actions::{Action, readers};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{BatchUsage, OnExceeded, TokenHints, TokenUsage};
+use batchjob_operator::api::{BatchUsage, FileContent, OnExceeded, TokenHints, TokenUsage};
 use batchjob_operator::lifecycle::{Approval, CostLimit};
 use batchjob_operator::money::{PriceList, Prices, Rates};
 
@@ -21,6 +21,13 @@ pub(super) fn prices() -> Arc<PriceList> {
 /// Two million tokens of output for each line.
 pub(super) fn hints(lines: &str) -> TokenHints {
     TokenHints { max_output_tokens: 2 * MILLION * lines.len() as i64, ..TokenHints::default() }
+}
+
+/// What is counted of a file.
+pub(super) fn content(sha256: &str) -> FileContent {
+    let lines = parse(sha256).1;
+    let hints = TokenHints { text_bytes: 2, ..hints(lines) };
+    FileContent { requests: lines.len() as i64, model: Some("m".into()), hints }
 }
 
 /// A million tokens for each line that was executed.

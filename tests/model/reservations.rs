@@ -28,7 +28,8 @@ impl Protocol {
         for (shard, _) in journal.shards.entries().filter(|(_, s)| self.budgets && s.is_live()) {
             let Owner { namespace, uid: job_uid, .. } = journal.owner.clone();
             let amount = Usd::parse("1").unwrap();
-            let reservation = Reservation { namespace, job_uid, amount, day: day_of(0), rev: journal.rev };
+            let (day, rev, terms) = (day_of(0), journal.rev, None);
+            let reservation = Reservation { namespace, job_uid, amount, day, rev, terms };
             w.ledger.open.insert(shard_key(&journal.work_id, shard), reservation);
         }
     }
@@ -63,29 +64,39 @@ impl Protocol {
         let journal = w.journal.clone()?;
         let (rev, today) = (journal.rev, day_of(w.now));
         match step {
-            Step::Reserve { attempt_key, amount } => {
+            Step::Reserve { attempt_key, amount, terms, replaces } => {
                 let key = shard_key(&journal.work_id, attempt_key.shard);
                 let (namespace, job_uid) = (job.owner.namespace.clone(), job.owner.uid.clone());
-                let wanted = Reservation { namespace, job_uid, amount: *amount, day: today, rev };
-                let answer = w.ledger.reserve(&key, wanted, &[]);
-                let known = ReserveResult::of((*attempt_key, rev, *amount), answer, "p", w.now, 0);
-                if known.is_none() {
-                    w.renew(replica, false);
+                let terms = Some(terms.clone());
+                let wanted = Reservation { namespace, job_uid, amount: *amount, day: today, rev, terms };
+                let answer = w.ledger.reserve(&key, wanted, *replaces, &[]);
+                let request =
+                    ReserveRequest { attempt_key: *attempt_key, rev, amount: *amount, has_sent: journal.has_intents() };
+                match ReserveResult::of(request, answer, "p", w.now, 0) {
+                    Ok(known) => memory.reserved = Some(known),
+                    Err(later) => {
+                        memory.later = Some(later);
+                        w.renew(replica, false);
+                    }
                 }
-                memory.reserved = known.or(memory.reserved.take());
             }
-            Step::SettleCost { attempt_key, cost } => {
+            Step::SettleLater => {
+                w.ledger.settle_later(&journal.work_id, rev, today);
+                memory.later = memory.later.map(|later| LaterRevision { counted_after: Some(rev), ..later });
+            }
+            Step::SettleCost { attempt_key, billed } => {
                 let intent = journal.shards.get(attempt_key.shard)?.attempt.as_ref()?.intent_id.clone();
                 let key = shard_key(&journal.work_id, attempt_key.shard);
-                if w.ledger.settle(&key, rev, *cost, today) || self.mutant == Some(Mutant::CountsAgain) {
+                if w.ledger.settle(&key, rev, billed.as_deref(), today) || self.mutant == Some(Mutant::CountsAgain) {
                     *w.counted.entry(intent.clone()).or_default() += 1;
                 }
                 memory.accounted.insert(intent);
             }
-            _ => {
-                w.ledger.release(&journal.work_id, rev);
+            Step::Release { unbilled } => {
+                w.ledger.release(&journal.work_id, rev, unbilled, today);
                 memory.released = Some(rev);
             }
+            _ => return None,
         }
         // What is reserved and counted is explored here, and slow reservations in `money::ledger`.
         w.ledger.spent.clear();
@@ -98,7 +109,7 @@ impl Protocol {
         let Step::Swap(next) = step else { return };
         let is_recorded = attempts(next).any(|a| matches!(a.state, AttemptState::Submitted { .. }));
         if self.mutant == Some(Mutant::ReleasesLive) && is_recorded {
-            w.ledger.release(&next.work_id, u64::MAX);
+            w.ledger.release(&next.work_id, u64::MAX, &Unbilled::default(), day_of(w.now));
         }
     }
 }

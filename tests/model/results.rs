@@ -44,6 +44,8 @@ impl Protocol {
             errors: vec![],
             files: vec![file, answers_of(batch)],
             short: None,
+            long_context_above: None,
+            foreign: 0,
         };
         let taken_for_whole = overwrites || self.mutant == Some(Mutant::ShortIsWhole);
         let at = w.clock(replica);

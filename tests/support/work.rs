@@ -141,6 +141,8 @@ fn collected(attempt_key: AttemptKey) -> CollectResult {
         errors: vec![],
         files: (0..3).map(|of| format!("file-{of:x}{:023x}", attempt_key.shard)).collect(),
         short: None,
+        long_context_above: None,
+        foreign: 0,
     }
 }
 

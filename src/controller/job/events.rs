@@ -415,6 +415,8 @@ mod tests {
                 errors: vec![],
                 files: vec![],
                 short: None,
+                long_context_above: None,
+                foreign: 0,
             };
             let memory = Memory { collected: [("b".into(), collected)].into(), ..Default::default() };
             let news = events_of_usage(old, new, &memory).into_iter();

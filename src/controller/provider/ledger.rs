@@ -25,7 +25,7 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish_on};
 use crate::lifecycle::{is_finished, is_tidy};
-use crate::money::{Budget, BudgetUse, Ledger, Reservation, Unreserved, Usd, day_of};
+use crate::money::{Billed, Budget, BudgetUse, Ledger, Reservation, Unbilled, Unreserved, Usd, day_of};
 
 /// Name of the ConfigMap of a ledger, before the uid of its provider.
 const NAME: &str = "batchjob-operator-budgets-";
@@ -80,9 +80,10 @@ struct Pending {
 
 #[derive(Clone)]
 enum Change {
-    Reserve { key: String, wanted: Reservation, budgets: Vec<Budget> },
-    Settle { key: String, rev: u64, cost: Option<Usd> },
-    Release { work_id: String, rev: u64 },
+    Reserve { key: String, wanted: Reservation, replaces: Option<u64>, budgets: Vec<Budget> },
+    Settle { key: String, rev: u64, billed: Option<Box<Billed>> },
+    Release { work_id: String, rev: u64, unbilled: Unbilled },
+    SettleLater { work_id: String, rev: u64 },
     Sweep { gone: Arc<HashSet<String>> },
 }
 
@@ -150,7 +151,7 @@ impl ProviderLedger {
     }
 
     /// Reserves an amount for a batch of `job`, which is visited again once there may be room if there is none now. `budgets` count
-    /// if this process has not looked at the provider yet.
+    /// if this process has not looked at the provider yet. `replaces` names its own reservation, see [`Ledger::reserve`].
     ///
     /// # Errors
     /// If it is unknown whether the amount is reserved.
@@ -158,13 +159,13 @@ impl ProviderLedger {
         &self,
         ctx: &Context,
         job: ObjectRef<BatchJob>,
-        (key, wanted): (String, Reservation),
+        (key, wanted, replaces): (String, Reservation, Option<u64>),
         budgets: &[Budget],
     ) -> Result<Result<(), Unreserved>, StepError> {
         let budgets = lock(&self.budgets).clone().unwrap_or_else(|| budgets.to_vec());
         // It is put on the list before the ledger refuses it, so that it misses no wake.
         self.waits(&job);
-        let answer = self.change(ctx, Change::Reserve { key, wanted, budgets }).await?;
+        let answer = self.change(ctx, Change::Reserve { key, wanted, replaces, budgets }).await?;
         if answer.is_ok() {
             lock(&self.waiting).retain(|waiting| *waiting != job);
         }
@@ -178,20 +179,40 @@ impl ProviderLedger {
         }
     }
 
-    /// Writes the cost of a batch in the place of its reservation; None for all that was reserved.
+    /// Writes the cost of a batch, as its answers tell it, in the place of its reservation; None for all that was reserved.
     ///
     /// # Errors
     /// If it is unknown whether the cost is in the ledger.
-    pub async fn settle(&self, ctx: &Context, key: String, rev: u64, cost: Option<Usd>) -> Result<(), StepError> {
-        self.change(ctx, Change::Settle { key, rev, cost }).await.map(|_| ())
+    pub async fn settle(
+        &self,
+        ctx: &Context,
+        key: String,
+        rev: u64,
+        billed: Option<Box<Billed>>,
+    ) -> Result<(), StepError> {
+        self.change(ctx, Change::Settle { key, rev, billed }).await.map(|_| ())
     }
 
-    /// Ends the reservations of a work, by a journal of revision `rev` that lets no intent follow.
+    /// Ends the reservations of a work, by a journal of revision `rev` that lets no intent follow; only those of shards that are
+    /// `unbilled` without cost.
     ///
     /// # Errors
     /// If it is unknown whether any is left.
-    pub async fn release(&self, ctx: &Context, work_id: String, rev: u64) -> Result<(), StepError> {
-        self.change(ctx, Change::Release { work_id, rev }).await.map(|_| ())
+    pub async fn release(
+        &self,
+        ctx: &Context,
+        (work_id, rev): (String, u64),
+        unbilled: Unbilled,
+    ) -> Result<(), StepError> {
+        self.change(ctx, Change::Release { work_id, rev, unbilled }).await.map(|_| ())
+    }
+
+    /// Counts in full what was reserved for a work on later revisions of its journal than `rev`.
+    ///
+    /// # Errors
+    /// If it is unknown whether any is left.
+    pub async fn settle_later(&self, ctx: &Context, work_id: String, rev: u64) -> Result<(), StepError> {
+        self.change(ctx, Change::SettleLater { work_id, rev }).await.map(|_| ())
     }
 
     /// Takes in the budgets that the provider object has. Jobs that wait are visited if they changed.
@@ -450,9 +471,12 @@ impl ProviderLedger {
 
 fn apply(ledger: &mut Ledger, change: &Change, today: Date) -> Result<bool, Unreserved> {
     match change {
-        Change::Reserve { key, wanted, budgets } => ledger.reserve(key, wanted.clone(), budgets).map(|()| true),
-        Change::Settle { key, rev, cost } => Ok(ledger.settle(key, *rev, *cost, today)),
-        Change::Release { work_id, rev } => Ok(ledger.release(work_id, *rev)),
+        Change::Reserve { key, wanted, replaces, budgets } => {
+            ledger.reserve(key, wanted.clone(), *replaces, budgets).map(|()| true)
+        }
+        Change::Settle { key, rev, billed } => Ok(ledger.settle(key, *rev, billed.as_deref(), today)),
+        Change::Release { work_id, rev, unbilled } => Ok(ledger.release(work_id, *rev, unbilled, today)),
+        Change::SettleLater { work_id, rev } => Ok(ledger.settle_later(work_id, *rev, today)),
         Change::Sweep { gone } => Ok(ledger.sweep(|open| gone.contains(&open.job_uid), today) > 0),
     }
 }

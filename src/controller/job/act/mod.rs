@@ -118,7 +118,8 @@ impl Act<'_> {
             Step::WaitForPlace(_)
             | Step::Reserve { .. }
             | Step::SettleCost { .. }
-            | Step::Release
+            | Step::Release { .. }
+            | Step::SettleLater
             | Step::Post(_)
             | Step::Search(_)
             | Step::CheckFile(_)

@@ -39,7 +39,7 @@ struct Batch {
 
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    Reserve { amount: Usd, day: Date, attempts: u32 },
+    Reserve { amount: Usd, day: Date, attempts: u32, replaces: Option<u64> },
     Settle { batch: usize, cost: Option<Usd> },
     Release,
     Sweep,
@@ -49,6 +49,8 @@ enum Change {
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     rev: u64,
+    /// The revision that it was reserved on, before its own writes of the journal.
+    judged: u64,
     amount: Usd,
     day: Date,
     /// Number of attempts before the one that it is for.
@@ -101,6 +103,8 @@ enum Mutant {
     SettlesTwice,
     /// Reservations are released while a batch is live.
     ReleasesLive,
+    /// A reservation becomes smaller although another process may send a batch on it.
+    ShrinksUnheld,
 }
 
 fn job_of(ledger_key: &str) -> usize {
@@ -174,6 +178,8 @@ impl World {
                     self.begin(p, job, rev, Change::Release);
                 }
             }
+            // Another shard's batch ended, say.
+            Attempt::Unsent if choice.is_multiple_of(11) => _ = self.swap(p, job, |_| {}),
             Attempt::Unsent => {
                 let known = self.processes[p].reserved[job];
                 let stands = |known: &Reserved| {
@@ -188,7 +194,8 @@ impl World {
                     None => {
                         let amount = usd(["1", "4", "6"][usize::from(choice) % 3]);
                         let attempts = look.attempts;
-                        self.begin(p, job, rev, Change::Reserve { amount, day: self.day, attempts });
+                        let replaces = known.filter(|known| known.rev == rev).map(|known| known.judged);
+                        self.begin(p, job, rev, Change::Reserve { amount, day: self.day, attempts, replaces });
                     }
                 }
             }
@@ -238,12 +245,16 @@ impl World {
         let before = ledger.clone();
         let (gone, day, namespace) = (self.is_gone, self.day, format!("n{}", job % 2));
         let done = match change {
-            Change::Reserve { amount, day, .. } => {
-                let wanted = Reservation { namespace, job_uid: format!("u{job}"), amount, day, rev };
-                ledger.reserve(&key, wanted, &self.budgets()).is_ok()
+            Change::Reserve { amount, day, replaces, .. } => {
+                let job_uid = format!("u{job}");
+                let wanted = Reservation { namespace, job_uid, amount, day, rev, terms: Some(Box::new(terms(1))) };
+                if mutant == Mutant::ShrinksUnheld {
+                    ledger.open.remove(&key);
+                }
+                ledger.reserve(&key, wanted, replaces, &self.budgets()).is_ok()
             }
             Change::Settle { cost, .. } => {
-                let is_new = ledger.settle(&key, rev, cost, day);
+                let is_new = ledger.settle(&key, rev, cost.map(|cost| billed(&cost.rounded())).as_ref(), day);
                 if !is_new && mutant == Mutant::SettlesTwice {
                     let sums = ledger.spent.entry(namespace).or_default();
                     sums.add(cost.unwrap_or_default(), day, day);
@@ -251,7 +262,8 @@ impl World {
                 true
             }
             Change::Release => {
-                ledger.release(&format!("w{job}"), if mutant == Mutant::ReleasesLive { u64::MAX } else { rev });
+                let rev = if mutant == Mutant::ReleasesLive { u64::MAX } else { rev };
+                ledger.release(&format!("w{job}"), rev, &all(), day);
                 true
             }
             Change::Sweep => {
@@ -271,8 +283,8 @@ impl World {
         (self.version, self.ledger) = (self.version + 1, ledger);
         let process = &mut self.processes[p];
         match change {
-            Change::Reserve { amount, day, attempts } => {
-                process.reserved[job] = Some(Reserved { rev, amount, day, attempts })
+            Change::Reserve { amount, day, attempts, .. } => {
+                process.reserved[job] = Some(Reserved { rev, judged: rev, amount, day, attempts })
             }
             Change::Settle { batch, .. } => process.accounted[job] = Some(batch),
             Change::Release => process.released[job] = Some(rev),
@@ -408,7 +420,13 @@ fn each_rule_is_needed() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
-    for mutant in [Mutant::WritesUnjudged, Mutant::OldReservation, Mutant::SettlesTwice, Mutant::ReleasesLive] {
+    for mutant in [
+        Mutant::WritesUnjudged,
+        Mutant::OldReservation,
+        Mutant::SettlesTwice,
+        Mutant::ReleasesLive,
+        Mutant::ShrinksUnheld,
+    ] {
         let mut runner = TestRunner::deterministic();
         let found = (0..20_000).find(|_| run(&steps().new_tree(&mut runner).unwrap().current(), mutant).is_err());
         assert!(found.is_some(), "{mutant:?} breaks nothing");

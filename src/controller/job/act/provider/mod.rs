@@ -23,7 +23,7 @@ use crate::controller::job::place::applicant;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
-use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, ReserveRequest, Step};
 
 use budget::Judged;
 use call::{Call, ExpectedOwner};
@@ -102,17 +102,22 @@ impl Act<'_> {
                     Ok(memory_edit(|_| {}))
                 }));
             }
-            Step::Reserve { attempt_key, amount } => {
-                let judged = self.judged_by()?;
-                start(Box::pin(async move { call.reserve(judged, attempt_key, amount).await }));
+            Step::Reserve { attempt_key, amount, terms, replaces } => {
+                let (judged, has_sent) = (self.judged_by()?, self.journal()?.has_intents());
+                let request = ReserveRequest { attempt_key, rev: judged.rev, amount, has_sent };
+                start(Box::pin(async move { call.reserve(judged, request, terms, replaces).await }));
             }
-            Step::SettleCost { attempt_key, cost } => {
+            Step::SettleCost { attempt_key, billed } => {
                 let (judged, intent_id) = (self.judged_by()?, self.attempt(attempt_key)?.intent_id.clone());
-                start(Box::pin(async move { call.settle_cost(judged, (attempt_key, intent_id), cost).await }));
+                start(Box::pin(async move { call.settle_cost(judged, (attempt_key, intent_id), billed).await }));
             }
-            Step::Release => {
+            Step::Release { unbilled } => {
                 let judged = self.judged_by()?;
-                start(Box::pin(async move { call.release(judged).await }));
+                start(Box::pin(async move { call.release(judged, unbilled).await }));
+            }
+            Step::SettleLater => {
+                let judged = self.judged_by()?;
+                start(Box::pin(async move { call.settle_later(judged).await }));
             }
             Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
             Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),

@@ -23,7 +23,7 @@ use crate::lifecycle::{
 };
 use crate::provider::{self, Batch, ErrorKind, InputFile};
 use crate::results::{self, FileContents};
-use crate::store::{layout, staged};
+use crate::store::{self, layout, staged};
 
 /// Deadline of a look at an uploaded file that the provider processes.
 const A_LOOK: Duration = Duration::from_secs(60);
@@ -41,6 +41,8 @@ impl Act<'_> {
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
         let (calls, namespace) = (clients.calls.clone(), self.snapshot.view.owner.namespace.clone());
+        let (spool, endpoint) = (self.ctx.jobs.spool.clone(), self.snapshot.job.spec.endpoint);
+        let has_budgets = self.snapshot.view.provider.as_ref().is_some_and(|provider| provider.has_budgets);
         let task = Task::Upload(attempt_key);
         let is_retry = self.job_state.backoff(Some(task)).failures > 0;
         let (at, of) = (calls.clone(), namespace.clone());
@@ -49,6 +51,10 @@ impl Act<'_> {
             async move { calls.upload_turn(&namespace, is_retry).await }
         };
         tasks::start_upload(self.ctx, self.job_state, &self.snapshot.job, task, turn, move |shares| async move {
+            let counted = match has_budgets {
+                true => Some(store::count_requests(&clients.folder, (&staged, &sha256), endpoint, &spool).await?),
+                false => None,
+            };
             let content = staged::ahead(staged::verified(&clients.folder, &staged, &sha256).await?).await;
             let UploadShares { turn, memory } = shares;
             // The stream holds the memory, and both are dropped once all of it is sent.
@@ -73,7 +79,10 @@ impl Act<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            Ok(clients.memory_edit(move |m| _ = m.uploads.insert((attempt_key, sha256), id)))
+            Ok(clients.memory_edit(move |m| {
+                m.contents.extend(counted.map(|content| (id.clone(), content)));
+                m.uploads.insert((attempt_key, sha256), id);
+            }))
         });
         Ok(())
     }
@@ -87,7 +96,8 @@ impl Act<'_> {
         let provider = self.snapshot.view.provider.as_ref();
         let Some(batch) = submitted(journal, attempt_key, provider) else { return Ok(()) };
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Collect(attempt_key), move || async move {
-            let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
+            let (at, batch_id, long_context_above) =
+                (ctx.clock.now(), batch.batch_id.as_str(), batch.long_context_above);
             let fetched = collect(&clients, &batch, patient, &ctx.jobs.spool).await?;
             let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
@@ -105,6 +115,8 @@ impl Act<'_> {
                 counts: part.counts,
                 retryable: part.retryable,
                 usage: part.usage,
+                long_context_above,
+                foreign: i64::try_from(foreign).unwrap_or(i64::MAX),
                 totals: batch.usage.map(|provider| UsageTotals { provider, answers: part.succeeded }),
                 errors: part.errors,
                 // If the part does not hold all that came back, the provider's files are kept, so that people can read them.
