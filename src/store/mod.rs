@@ -7,6 +7,7 @@ mod config_maps;
 mod copies;
 mod disk;
 mod document;
+mod file_content;
 mod folder;
 mod inputs;
 mod keyed_lines;
@@ -32,6 +33,7 @@ pub use disk::DiskUse;
 pub use document::{
     ConditionalRead, DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, SwapProof, Version, prove_conditional_writes,
 };
+pub use file_content::count_requests;
 pub use folder::{Folder, ListedObject, ObjectStream};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use keyed_lines::{KEYED_BYTES, KeyedLines, KeyedLinesReader, KeyedLinesWriter, LineKey};
@@ -42,7 +44,7 @@ pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
 pub use spool::{SMALL_SPOOL_BYTES, SPOOL_BYTES};
 pub use staged::{DECODED_BYTES, READER_BYTES};
-pub use token_hints::{count_requests, hints_of_fields, hints_of_line};
+pub use token_hints::{hints_of_fields, hints_of_line};
 pub use upload::{ENCODER_BYTES, UPLOAD_BYTES, Upload};
 
 use copies::BLOCK_BYTES;

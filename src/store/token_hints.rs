@@ -2,18 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::Path;
 
-use futures::StreamExt;
 use memchr::{memchr, memchr2};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use tokio_util::io::StreamReader;
 
 use super::inputs::inputs_of;
-use super::{Folder, LINE_LIMIT, Line, Lines, StoreError, staged};
-use crate::api::{Endpoint, FileContent, TokenHints};
+use crate::api::{Endpoint, TokenHints};
 
 /// Keys of the parts of a message whose tokens their bytes do not tell, in any of the endpoints
 /// (<https://platform.openai.com/docs/api-reference/chat/create>, <https://platform.openai.com/docs/api-reference/responses/create>,
@@ -61,34 +57,8 @@ pub fn hints_of_line(line: &[u8]) -> TokenHints {
     read(line).map_or_else(|| of_bytes(line.len() as u64), |(_, body)| body.hints())
 }
 
-/// Counts the requests of a staged file, whose batch is for this endpoint. A line of another endpoint cannot be read.
-///
-/// # Errors
-/// If the file is not there, or is not the one with this hash.
-pub async fn count_requests(
-    folder: &Folder,
-    (name, sha256): (&str, &str),
-    endpoint: Endpoint,
-    spool: &Path,
-) -> Result<FileContent, StoreError> {
-    let staged = staged::verified(folder, name, sha256).await?;
-    let mut lines = Lines::new(StreamReader::new(staged.boxed()), LINE_LIMIT).spooling(spool);
-    let mut content = FileContent::default();
-    while let Some(line) = lines.next().await.map_err(staged::unread)? {
-        match line {
-            Line::Whole(line) if line.trim_ascii().is_empty() => {}
-            Line::Whole(line) => match read(line).filter(|(of, _)| *of == Some(endpoint)) {
-                Some((_, body)) => content.add(body.model(), body.hints()),
-                None => content.add(None, of_bytes(line.len() as u64)),
-            },
-            Line::TooLong(bytes) => content.add(None, of_bytes(bytes)),
-        }
-    }
-    Ok(content)
-}
-
 /// Reads a line: the endpoint that its URL means, and its body.
-fn read(line: &[u8]) -> Option<(Option<Endpoint>, BodyHints)> {
+pub(super) fn read(line: &[u8]) -> Option<(Option<Endpoint>, BodyHints)> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(borrow, default)]
@@ -104,7 +74,7 @@ fn read(line: &[u8]) -> Option<(Option<Endpoint>, BodyHints)> {
 }
 
 /// Returns the hints of a line of which nothing but its bytes is known.
-fn of_bytes(bytes: u64) -> TokenHints {
+pub(super) fn of_bytes(bytes: u64) -> TokenHints {
     TokenHints {
         text_bytes: bytes,
         longest_text_bytes: bytes,
@@ -115,7 +85,7 @@ fn of_bytes(bytes: u64) -> TokenHints {
 }
 
 /// The hints of a body of which some fields were seen.
-struct BodyHints {
+pub(super) struct BodyHints {
     endpoint: Endpoint,
     text_bytes: u64,
     is_opaque: bool,
@@ -190,7 +160,7 @@ impl BodyHints {
     }
 
     /// Returns the model that the body asks for; None if that is not clear.
-    fn model(&self) -> Option<&str> {
+    pub fn model(&self) -> Option<&str> {
         self.model.as_deref().filter(|_| !self.has_models)
     }
 
@@ -211,7 +181,7 @@ impl BodyHints {
         }
     }
 
-    fn hints(&self) -> TokenHints {
+    pub fn hints(&self) -> TokenHints {
         let mut hints = TokenHints {
             text_bytes: self.text_bytes,
             longest_text_bytes: self.text_bytes,

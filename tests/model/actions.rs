@@ -85,6 +85,8 @@ pub(super) enum Action {
     Forget(usize),
     Sweep,
     LoseJournal,
+    /// Another work reserves for a batch, or its batch ends.
+    Rival,
     /// From now on the replica decides on what it saw now.
     KeepLook(usize),
     /// It sees the object, or the journal, anew.

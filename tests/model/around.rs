@@ -48,6 +48,7 @@ impl Protocol {
     }
 
     pub(super) fn people_actions(&self, w: &World, out: &mut Vec<Action>) {
+        out.extend((w.left.rivals > 0).then_some(Action::Rival));
         let readers = || readers(w, 0);
         if w.left.recreations > 0 {
             out.extend(readers().map(|stale| Action::Recreate { edited: false, stale }));
@@ -122,6 +123,7 @@ impl Protocol {
                 w.apply(&write, None);
             }
             Action::Tick => self.tick(w)?,
+            Action::Rival => self.compete(w)?,
             Action::Arrive { .. }
             | Action::Vanish(_)
             | Action::Refuse(_)

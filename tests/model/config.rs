@@ -78,6 +78,8 @@ pub(super) struct Budget {
     pub clock_sets: u8,
     /// `spec.budget` is raised to what the job can cost at most, or lowered again.
     pub budget_changes: u8,
+    /// Another work reserves for a batch at the same provider, or its batch ends.
+    pub rivals: u8,
 }
 
 impl Budget {
@@ -114,6 +116,7 @@ impl Budget {
         old_looks: 0,
         clock_sets: 0,
         budget_changes: 0,
+        rivals: 0,
     };
 }
 
@@ -152,6 +155,7 @@ impl std::fmt::Debug for Budget {
             ("old looks", self.old_looks),
             ("changes of a clock", self.clock_sets),
             ("changes of the budget", self.budget_changes),
+            ("changes by another work", self.rivals),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -246,6 +250,8 @@ pub(super) enum Mutant {
     NamesAreUnique,
     /// Findings from before a clock was set are believed after it.
     BelievesAnyClock,
+    /// What is reserved for other batches is taken for free.
+    IgnoresReserved,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,
     /// The journal does not say which shards have answers of earlier jobs.
@@ -351,6 +357,8 @@ pub(super) struct Protocol {
     pub beside: bool,
     /// Whether the provider has budgets.
     pub budgets: bool,
+    /// Its budget, if it has a limit, in USD: a line costs as in `budgeted`.
+    pub limit: Option<u8>,
     pub mutant: Option<Mutant>,
 }
 
@@ -382,6 +390,7 @@ impl Protocol {
             seals: false,
             beside: false,
             budgets: false,
+            limit: None,
             mutant: None,
         }
     }
@@ -467,6 +476,7 @@ impl std::fmt::Debug for Protocol {
             part("sealing", self.seals.then(String::new)),
             part("calls beside decisions", self.beside.then(String::new)),
             part("within budgets", self.budgets.then(String::new)),
+            part("of", self.limit.map(|usd| usd.to_string())),
             part("without", self.mutant.map(|m| format!("{m:?}"))),
         ];
         write!(f, "{:?} to {:?}; {}{:?}", self.start, self.until, more.concat(), self.budget)

@@ -55,7 +55,7 @@ impl Protocol {
             _ => can,
         };
         let is_usual = capabilities == Capabilities::default() && self.budgeted.is_none() && !self.budgets;
-        let prices = match (self.budgeted, self.budgets) {
+        let prices = match (self.budgeted.or(self.limit), self.budgets) {
             (Some(_), _) => money::prices(),
             (None, true) => priced(),
             (None, false) => Default::default(),

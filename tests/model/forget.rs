@@ -78,7 +78,7 @@ impl World {
         memory
     }
 
-    fn is_to_come(&self, attempt_key: AttemptKey) -> bool {
+    pub(super) fn is_to_come(&self, attempt_key: AttemptKey) -> bool {
         attempt_key.attempt > self.attempt(attempt_key).map_or(0, |a| a.number)
     }
 

@@ -36,11 +36,11 @@ pub(super) fn usage(ended: &str) -> BatchUsage {
     BatchUsage { tokens: TokenUsage { output_tokens, ..TokenUsage::default() }, ..BatchUsage::default() }
 }
 
-fn executed(ended: &str) -> i64 {
+pub(super) fn executed(ended: &str) -> i64 {
     ended.chars().filter(|end| matches!(end, 'Y' | 'F' | 'U')).count() as i64
 }
 
-fn dollars(amount: i64) -> Usd {
+pub(super) fn dollars(amount: i64) -> Usd {
     Usd::parse(&amount.to_string()).unwrap()
 }
 

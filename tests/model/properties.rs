@@ -16,6 +16,7 @@ pub(super) const FOR_FREE: &str = "has sent nothing where status says that the f
 pub(super) const STOPPED: &str = "asks for nothing once its job was told to stop";
 pub(super) const PAID: &str = "results of a job that was told to stop hold every answer that was paid";
 pub(super) const WITHIN_BUDGET: &str = "asks for no batch that the budget has no room for";
+pub(super) const WITHIN_LIMITS: &str = "what is spent, reserved and in flight fits into the provider's budget";
 pub(super) const APPROVED: &str = "sends nothing behind a canary before the journal says that it is approved";
 pub(super) const ASKS_ONCE: &str = "asks for one approval of a canary";
 pub(super) const COUNTED: &str =
@@ -113,6 +114,7 @@ fn safety() -> Vec<Property<Protocol>> {
             !w.objects.iter().flatten().any(|o| failed(o) && sent(o))
         }),
         Property::<Protocol>::always(WITHIN_BUDGET, |_, w| !w.history.over_budget),
+        Property::<Protocol>::always(WITHIN_LIMITS, |m, w| m.is_within_limit(w)),
         Property::<Protocol>::always(APPROVED, |_, w| !w.history.unapproved),
         Property::<Protocol>::always(ASKS_ONCE, |m, w| {
             let asks =

@@ -2,13 +2,23 @@
 
 use std::sync::Arc;
 
+use batchjob_operator::api::BudgetPeriod;
+use batchjob_operator::money::{Budget as ProviderBudget, Terms, Unreserved};
+
+use super::money::{dollars, executed};
 use super::*;
 
 const NONE: Budget = Budget::NONE;
+/// Key of another work's reservation.
+const RIVAL: &str = "rival/0";
 
 /// Every scenario here, by its name.
-pub(super) const RESERVATIONS: &[(&str, fn())] =
-    &named![reserved_before_it_is_sent, counted_when_it_ended, jobs_that_end_early_within_budgets];
+pub(super) const RESERVATIONS: &[(&str, fn())] = &named![
+    reserved_before_it_is_sent,
+    counted_when_it_ended,
+    jobs_that_end_early_within_budgets,
+    works_share_a_budget
+];
 
 /// Prices by which each shard costs something.
 pub(super) fn priced() -> Arc<PriceList> {
@@ -25,13 +35,69 @@ pub(super) fn without_budgets(job: &JobView) -> JobView {
 impl Protocol {
     /// Reserves for the shards of a journal that are under way.
     pub(super) fn reserve_for(&self, w: &mut World, journal: &Journal) {
-        for (shard, _) in journal.shards.entries().filter(|(_, s)| self.budgets && s.is_live()) {
+        for (at, shard) in journal.shards.entries().filter(|(_, s)| self.budgets && s.is_live()) {
             let Owner { namespace, uid: job_uid, .. } = journal.owner.clone();
-            let amount = Usd::parse("1").unwrap();
-            let (day, rev, terms) = (day_of(0), journal.rev, None);
-            let reservation = Reservation { namespace, job_uid, amount, day, rev, terms };
-            w.ledger.open.insert(shard_key(&journal.work_id, shard), reservation);
+            let (day, rev) = (day_of(0), journal.rev);
+            let prices = *money::prices().of("m").unwrap();
+            let terms = self.limit.map(|_| Box::new(Terms::of(shard.requests, &prices)));
+            let reservation = Reservation { namespace, job_uid, amount: dollars(2), day, rev, terms };
+            w.ledger.open.insert(shard_key(&journal.work_id, at), reservation);
         }
+    }
+
+    fn limits(&self) -> Vec<ProviderBudget> {
+        let of = |most: u8| ProviderBudget {
+            period: BudgetPeriod::Day,
+            max_cost: dollars(most.into()),
+            per_namespace: false,
+        };
+        self.limit.map(of).into_iter().collect()
+    }
+
+    /// What batches cost or may yet cost, and what another work reserved, fits into the budget; and so does what the ledger says.
+    pub(super) fn is_within_limit(&self, w: &World) -> bool {
+        let Some(limit) = self.limits().pop() else { return true };
+        let is_made = |a: &Attempt| w.batches.iter().any(|b| b.intent == a.intent_id);
+        let unmade = |s: &&Shard| s.attempt.as_ref().is_some_and(|a| a.state == AttemptState::Intended && !is_made(a));
+        let unmade = w.journal.iter().flat_map(|j| j.shards.iter()).filter(unmade).map(|s| 2 * s.requests).sum::<i64>();
+        let made = w.batches.iter().map(|batch| match &batch.state {
+            BatchState::Running { .. } => 2 * parse(&batch.file).1.len() as i64,
+            BatchState::Ended(ended) => executed(ended),
+            BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten => 0,
+        });
+        let rival = w.ledger.open.get(RIVAL).map_or(Usd::ZERO, |open| open.amount);
+        let used = w.ledger.used(&limit, None, day_of(w.now), None);
+        dollars(unmade + made.sum::<i64>()) + rival <= limit.max_cost && used.spent + used.reserved <= limit.max_cost
+    }
+
+    /// Another work reserves for a batch, or its batch ends without cost.
+    pub(super) fn compete(&self, w: &mut World) -> Option<()> {
+        w.left.rivals -= 1;
+        let today = day_of(w.now);
+        if w.ledger.open.remove(RIVAL).is_none() {
+            let (namespace, job_uid, amount) = ("rival".into(), "rival".into(), dollars(2));
+            let wanted = Reservation { namespace, job_uid, amount, day: today, rev: 1, terms: None };
+            return w.ledger.reserve(RIVAL, wanted, None, &self.limits()).ok();
+        }
+        (0..2).for_each(|replica| w.learn(replica, judge_again));
+        Some(())
+    }
+
+    fn reserve(
+        &self,
+        ledger: &mut Ledger,
+        key: &str,
+        wanted: Reservation,
+        replaces: Option<u64>,
+    ) -> Result<(), Unreserved> {
+        if self.mutant != Some(Mutant::IgnoresReserved) {
+            return ledger.reserve(key, wanted, replaces, &self.limits());
+        }
+        let mut shown = ledger.clone();
+        shown.open.retain(|other, _| other == key);
+        shown.reserve(key, wanted, replaces, &self.limits())?;
+        ledger.open.extend(shown.open);
+        Ok(())
     }
 
     /// Each batch that may be billed has a reservation, or its cost is in the ledger; and no cost is there twice.
@@ -41,15 +107,16 @@ impl Protocol {
             BatchState::Ended(ends) => ends.contains(['Y', 'F', 'U']),
             BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten => false,
         };
+        let open = w.ledger.open.keys().filter(|key| *key != RIVAL).count();
         let once = |b: &Batch| match w.counted.get(&b.intent) {
             Some(times) => *times == 1,
-            None => !w.ledger.open.is_empty(),
+            None => open > 0,
         };
         let may_be_billed = || w.batches.iter().filter(|b| !b.doubled).filter(bills);
         !self.budgets
             || w.counted.values().all(|times| *times == 1)
                 && may_be_billed().all(once)
-                && may_be_billed().filter(|b| !w.counted.contains_key(&b.intent)).count() <= w.ledger.open.len()
+                && may_be_billed().filter(|b| !w.counted.contains_key(&b.intent)).count() <= open
     }
 
     /// A write of the ledger by what a replica judged.
@@ -69,10 +136,14 @@ impl Protocol {
                 let (namespace, job_uid) = (job.owner.namespace.clone(), job.owner.uid.clone());
                 let terms = Some(terms.clone());
                 let wanted = Reservation { namespace, job_uid, amount: *amount, day: today, rev, terms };
-                let answer = w.ledger.reserve(&key, wanted, *replaces, &[]);
+                let answer = self.reserve(&mut w.ledger, &key, wanted, *replaces);
                 let request =
                     ReserveRequest { attempt_key: *attempt_key, rev, amount: *amount, has_sent: journal.has_intents() };
                 match ReserveResult::of(request, answer, "p", w.now, 0) {
+                    // It is judged again once there may be room.
+                    Ok(known) if known.outcome.is_err() => {
+                        memory.reserved = Some(ReserveResult { until: i64::MAX, ..known });
+                    }
                     Ok(known) => memory.reserved = Some(known),
                     Err(later) => {
                         memory.later = Some(later);
@@ -98,9 +169,14 @@ impl Protocol {
             }
             _ => return None,
         }
-        // What is reserved and counted is explored here, and slow reservations in `money::ledger`.
-        w.ledger.spent.clear();
-        w.ledger.settled.clear();
+        if self.limit.is_none() {
+            // What is reserved and counted is explored here, and slow reservations in `money::ledger`.
+            w.ledger.spent.clear();
+            w.ledger.settled.clear();
+        } else if !matches!(step, Step::Reserve { .. }) {
+            (0..2).for_each(|replica| w.learn(replica, judge_again));
+            judge_again(memory);
+        }
         Some(())
     }
 
@@ -112,6 +188,17 @@ impl Protocol {
             w.ledger.release(&next.work_id, u64::MAX, &Unbilled::default(), day_of(w.now));
         }
     }
+}
+
+/// Budgets may have more room.
+fn judge_again(memory: &mut Memory) {
+    memory.reserved.take_if(|known| known.outcome.is_err());
+}
+
+/// Two shards from a first recorded batch to results, at a provider whose budget has no room for two batches in flight.
+fn sharing(budget: Budget) -> Protocol {
+    let (start, lines, parallelism) = (Start::Begun, 2, 2);
+    Protocol { start, lines, parallelism, budgets: true, limit: Some(3), attempts: 1, ..Protocol::whole(budget) }
 }
 
 /// One shard, from the opening to a recorded batch.
@@ -150,6 +237,19 @@ fn counted_when_it_ended() {
 fn jobs_that_end_early_within_budgets() {
     ending(Budget { deletions: 1, ..NONE }).holds();
     Protocol { stop: StopPolicy::Cancel, ..ending(Budget { stops: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn works_share_a_budget() {
+    sharing(Budget { rivals: 2, ..NONE }).keeps(WITHIN_LIMITS);
+    if soak() {
+        sharing(Budget { crashes: 1, rivals: 1, ..NONE }).keeps(WITHIN_LIMITS);
+    }
+}
+
+#[test]
+fn batches_in_flight_take_room_in_the_budget() {
+    mutants::without(Mutant::IgnoresReserved, sharing(NONE), WITHIN_LIMITS);
 }
 
 #[test]

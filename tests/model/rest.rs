@@ -17,6 +17,8 @@ impl Protocol {
                 Some(Step::Wait { until, .. }) => until.is_none_or(|t| t >= NEVER),
                 // Where this exploration ends: the job has its batch, or goes on to its end without one.
                 Some(Step::Poll(_) | Step::Write) if !self.follows() => true,
+                // The file of the next attempt is uploaded anew.
+                Some(Step::DeleteFiles { attempt_key: Some(key), .. }) if w.is_to_come(key) => false,
                 Some(Step::DeleteFiles { .. }) if !self.follows() => !is_unresolved(w),
                 Some(step) => self.is_in_vain(w, &step),
             })

@@ -38,7 +38,7 @@ impl Protocol {
         let collected = CollectResult {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
-            usage: if self.budgeted.is_some() { money::usage(&ended) } else { Default::default() },
+            usage: if self.budgeted.or(self.limit).is_some() { money::usage(&ended) } else { Default::default() },
             totals: None,
             retryable: 0,
             errors: vec![],

@@ -136,7 +136,7 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     run_at(pace, ctx, job_state, (task, size), work).await
 }
 
-/// Does the same for an upload, which waits for its `turn` first.
+/// Does the same for an upload, which waits for its `turn` before it waits for memory.
 pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Outcome>>(
     ctx: &Context,
     job_state: &JobState,
@@ -145,10 +145,15 @@ pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Out
     work: impl FnOnce(UploadShares) -> W,
 ) -> (TaskEnd, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
-    let shares = for_an_upload(turn, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0)).await;
+    let (need, failures) = (job_state.disk_need(task), failures(job_state, task));
+    let of_disk = Claim { is_retry: failures > 0, ..claim.clone() };
+    let disk = || TransferDisk::take(&ctx.jobs.disk, of_disk.clone(), need);
+    let others_wait = |disk: &TransferDisk| disk.is_held().then(|| disk.others_wait());
+    let shares = || for_an_upload(&turn, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0));
+    let (disk, shares) = one_and_other(disk, others_wait, shares, fair::grace(0)).await;
     drop(waits);
     let size = shares.memory.size();
-    let pace = Pace::new(&shares.memory, failures(job_state, task)).beside(&shares.turn);
+    let pace = Pace::new(&shares.memory, failures).beside(&shares.turn).using(disk);
     run_at(pace, ctx, job_state, (task, size), work(shares)).await
 }
 
@@ -240,7 +245,7 @@ struct Pace {
     memory: Weak<Share>,
     /// The shares that the transfer has not given back, its memory first.
     held: Vec<HeldShare>,
-    /// Its local disk; None for an upload, which reads local copies.
+    /// Its local disk.
     disk: Option<(Arc<TransferDisk>, OthersWait)>,
     meter: Meter,
     began: Instant,
