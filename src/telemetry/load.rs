@@ -209,6 +209,8 @@ mod tests {
             namespace: namespace.into(),
             provider: format!("BatchProvider/{n}"),
             batches: 2,
+            requests: 6,
+            tokens: 600,
         };
         metrics.count_loads(move || (0..1_000).map(|n| load("greedy", n)).chain([load("shop", 1)]).collect());
         let samples = samples(&metrics, "batchjob_batches_in_flight{");

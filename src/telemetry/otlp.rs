@@ -42,7 +42,7 @@ impl FromStr for OtlpEndpoint {
             return Err("it is no URL of a collector that takes OTLP over HTTP; write http://HOST:4318".into());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("it has a password; put an `authorization` header into OTEL_EXPORTER_OTLP_HEADERS".into());
+            return Err("it has a password; put a header with it into OTEL_EXPORTER_OTLP_HEADERS".into());
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("it has a query or a fragment; write http://HOST:4318".into());

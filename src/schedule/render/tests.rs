@@ -76,6 +76,7 @@ fn a_date_makes_the_batch_job_of_that_date() {
         partialResults: false
       parallelism: 4
       pollPeriodSeconds: 60
+      priority: 0
       providerFilePolicy: Delete
       providerRef:
         kind: BatchProvider
