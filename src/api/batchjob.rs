@@ -44,6 +44,7 @@ pub type BatchJob = WithoutManagedFields<BatchJobObject>;
     selectable = ".status.provider.uid",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.display.eta", priority = 1),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.requests.failed"),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.display.cost"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

@@ -53,6 +53,11 @@ pub struct BatchJobStatus {
     /// Time at which the first batch was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission_time: Option<Time>,
+    /// Time at which the last batch is expected to have ended, with a probability of one half: an estimate from the time that
+    /// earlier batches of the account took. Requests that are sent again are not foreseen. Unset while nothing is known, and once
+    /// no batch runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_completion_time: Option<Time>,
     /// Time at which progress was last seen: a request that is done by the provider's count, a batch that was submitted, or one
     /// that ended. Unset until a batch is submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,6 +373,10 @@ pub struct Display {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub progress: String,
+    /// Expected end, such as `Nov 22 16:40 UTC`; `unknown` if too little is known; empty while no batch is at the provider.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub eta: String,
     /// Cost so far and expected, such as `$3.12 of ~$7.40`, or in the end; empty without prices.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]

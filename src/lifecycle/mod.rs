@@ -14,6 +14,7 @@ mod completion;
 mod decide;
 mod deleting;
 mod errors;
+mod eta;
 mod findings;
 mod finished;
 mod follow;

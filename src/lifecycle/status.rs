@@ -2,6 +2,7 @@
 
 mod batches;
 mod estimate;
+mod eta;
 mod progress;
 mod spending;
 mod verdicts;
@@ -61,6 +62,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
             status.holds = why.holds.iter().take(questions::SHOWN).cloned().collect();
             status.holds.iter_mut().for_each(|hold| hold.message = clip(std::mem::take(&mut hold.message), 1024));
+            eta::show(&mut status, o, old, why);
             waiting(why, o, exceeded(&status.conditions))
         }
         Step::Conclude { manifest, reused } => {

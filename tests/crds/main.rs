@@ -50,7 +50,7 @@ fn columns_are_those_of_jobs() {
         shown.map(|c| c["name"].as_str().unwrap().to_uppercase()).collect()
     };
     assert_eq!(names(false), ["STATUS", "PROGRESS", "FAILED", "COST", "AGE"], "NAME comes by itself");
-    assert_eq!(names(true), ["PROVIDER", "MODEL", "SAVED", "SUSPECT", "RESULTS"], "what -o wide adds");
+    assert_eq!(names(true), ["ETA", "PROVIDER", "MODEL", "SAVED", "SUSPECT", "RESULTS"], "what -o wide adds");
 }
 
 /// Where the files are.

@@ -15,6 +15,7 @@ mod capabilities;
 mod clock;
 mod collecting;
 mod destination;
+mod eta;
 mod hints;
 mod input;
 mod life;

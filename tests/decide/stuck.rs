@@ -4,19 +4,19 @@ use super::*;
 use batchjob_operator::api::conditions::{PROGRESSING, STALLED};
 use batchjob_operator::lifecycle::ReportedTimes;
 
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
+pub const MINUTE: i64 = 60_000;
+pub const HOUR: i64 = 60 * MINUTE;
 
 /// A job with some batches of ten requests, all submitted at `NOW`.
-struct World {
-    job: JobView,
-    journal: Journal,
-    memory: Memory,
-    status: BatchJobStatus,
+pub struct World {
+    pub job: JobView,
+    pub journal: Journal,
+    pub memory: Memory,
+    pub status: BatchJobStatus,
 }
 
 impl World {
-    fn new(batches: usize, deadline: Option<i64>) -> World {
+    pub fn new(batches: usize, deadline: Option<i64>) -> World {
         let mut journal = journal(owner("j", "u"), None);
         journal.shards = (0..batches).map(|n| Shard { requests: 10, ..shard(Some(running(n))) }).collect();
         let job = JobView { progress_deadline: deadline, ..job() };
@@ -24,7 +24,7 @@ impl World {
     }
 
     /// Looks at all batches at `at`, and writes status. Returns whether it changed.
-    fn look(&mut self, at: i64, state: &str, done: &[i64], expires_at: i64) -> bool {
+    pub fn look(&mut self, at: i64, state: &str, done: &[i64], expires_at: i64) -> bool {
         for (n, done) in done.iter().enumerate() {
             let seen = PolledState::Running { state: state.into(), done: *done };
             let reported = ReportedTimes { expires_at, ..ReportedTimes::default() };
@@ -33,7 +33,7 @@ impl World {
         self.write(at)
     }
 
-    fn write(&mut self, now: i64) -> bool {
+    pub fn write(&mut self, now: i64) -> bool {
         let World { job, journal, memory, status } = self;
         let o = Observed { now, nonce: "n", timing: &TIMING, job, journal: Some(journal), memory };
         let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };

@@ -247,3 +247,40 @@ async fn a_one_line_job_asks_the_api_server_for_little() {
     assert!(secrets <= 2 * rounds, "{shared:#?}");
     scene.sim.assert_billed_once(9).await;
 }
+
+/// The first job teaches how long a batch takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_when_it_will_be_done_and_whether_its_batches_hang() {
+    let scene = Scene::with("eta", &["--batch-duration", "3s"], "limits: {maxRequestsPerBatch: 1}").await;
+    let of = |n, more: Value| {
+        let mut spec = json!({"input": {"inline": {"requests": requests("r", n)}}, "pollPeriodSeconds": 1});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": spec})
+    };
+    scene.apply_job("first", of(6, json!({"parallelism": 6, "runID": "first"})));
+    scene.wait_complete("first").await;
+    scene.apply_job("second", of(5, json!({"parallelism": 1, "runID": "second"})));
+    let has_estimate =
+        |job: &BatchJob| job.status.as_ref().is_some_and(|status| status.estimated_completion_time.is_some());
+    scene.wait_job("it has an estimate", "second", 60, has_estimate).await;
+    let table = scene.kubectl(&["get", "bjob", "second", "-o", "wide"]);
+    let (header, row) = table.split_once('\n').unwrap();
+    let at = header.find("ETA").expect("a column");
+    assert!(row[at..].split("  ").next().unwrap().ends_with(" UTC"), "{table}");
+    let done = scene.wait_complete("second").await.status.unwrap();
+    assert_eq!((done.estimated_completion_time, done.display.unwrap().eta), (None, String::new()));
+
+    scene.sim.fault(json!({"point": "batch", "action": "stuck", "after": 0})).await;
+    scene.apply_job("stuck", of(1, json!({"progressDeadlineSeconds": 60, "runID": "stuck"})));
+    let batch = scene.batch_of("stuck").await;
+    let hangs = |job: &BatchJob| condition(job, "Progressing").is_some_and(|(status, ..)| status == "False");
+    let job = scene.wait_job("it hangs", "stuck", 120, hangs).await;
+    let (_, reason, message) = condition(&job, "Progressing").unwrap();
+    assert!(reason == "ProgressDeadlineExceeded" && message.contains("00000-1 (0 of 1 done"), "{message}");
+    assert_eq!(condition(&job, "Stalled").unwrap().0, "True");
+    eventually("one event", 20, || async { (scene.told("ProgressDeadlineExceeded").await.len() == 1).then_some(()) })
+        .await;
+    scene.finish(&batch).await;
+    let done = scene.wait_complete("stuck").await;
+    assert!(condition(&done, "Progressing").is_none() && condition(&done, "Stalled").unwrap().0 == "False");
+}
