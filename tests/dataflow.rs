@@ -13,7 +13,8 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{
-    Endpoint, InlineRequest, Outcome, OutputCompression, ProviderType, ResultSelection, TokenHints,
+    Endpoint, EnqueuedTokenLimits, InlineRequest, Outcome, OutputCompression, ProviderModel, ProviderType,
+    ResultSelection, TokenHints,
 };
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, RequestHistory, Shard, error_summary,
@@ -239,7 +240,7 @@ async fn flow(
     fates: Vec<Vec<Fate>>,
     limits: Vec<u32>,
     models: Vec<u8>,
-    (max_requests, max_bytes, max_inputs): (i64, u64, u64),
+    (max_requests, max_bytes, max_inputs, max_tokens): (i64, u64, u64, i64),
     most: Vec<i64>,
     form: ResultForm,
 ) {
@@ -254,20 +255,29 @@ async fn flow(
         .map(|i| InlineRequest { custom_id: name(i), body: Some(body(i).into()), ..Default::default() })
         .collect();
     let line = (Dialect::of(ProviderType::OpenAI).line)(Endpoint::Embeddings).unwrap();
-    let options = PlanOptions { endpoint: Endpoint::Embeddings, line, max_inputs, ..options(max_requests, max_bytes) };
+    let limited = ProviderModel { name: "m1*".into(), max_enqueued_tokens: Some(max_tokens), ..Default::default() };
+    let max_text = EnqueuedTokenLimits::of(&[limited]).text_of_batches(&[]);
+    let fits = |shard: &StagedShard| {
+        shard.requests == 1 || max_text.of_model(&shard.model).is_none_or(|most| shard.hints.text_bytes <= most)
+    };
+    let options = options(max_requests, max_bytes);
+    let options =
+        PlanOptions { endpoint: Endpoint::Embeddings, line, max_inputs, max_text: max_text.clone(), ..options };
     let spool = std::env::temp_dir();
     let passed = pass(Source::Inline(requests), &options, Some((&folder, WORK)), &spool).await.unwrap();
     let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
     let mut journal = Journal::open(WORK.into(), owner, "s".into());
     for staged in passed.shards.map(Result::unwrap) {
-        assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
+        assert!(staged.requests <= max_requests && staged.bytes <= max_bytes && fits(&staged));
         assert!(inputs(&folder, &staged).await <= max_inputs);
         journal.shards.push(staged.into());
     }
     send(&folder, &mut journal, 0, &most, &fates).await;
     publish(&folder, &journal, 0).await;
     for round in 1..ROUNDS {
-        let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
+        let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes)
+            .of_inputs(Some(max_inputs))
+            .of_text(max_text.clone());
         let shards = sorted(journal.shards.iter());
         let again = results::follow_up(writer, &folder, shards, |asked| {
             RequestHistory::from(asked).may_be_sent_again(limit(&limits, round))
@@ -275,7 +285,7 @@ async fn flow(
         let again = again.await.unwrap();
         for follow_up in again.map(Result::unwrap) {
             assert_eq!(follow_up.prior_counts.total, follow_up.shard.requests);
-            assert!(inputs(&folder, &follow_up.shard).await <= max_inputs);
+            assert!(inputs(&folder, &follow_up.shard).await <= max_inputs && fits(&follow_up.shard));
             journal.shards.push(Shard { round: round as u32, ..follow_up.into() });
         }
         send(&folder, &mut journal, round, &most, &fates).await;
@@ -431,12 +441,13 @@ proptest! {
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
         max_inputs in 3..20u64,
+        max_tokens in 1..100i64,
         most in proptest::collection::vec(1..20i64, 1..4),
         compression in proptest::sample::select(vec![OutputCompression::None, OutputCompression::Gzip, OutputCompression::Zstd]),
         requests in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes, max_inputs), most, ResultForm { compression, requests }));
+        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes, max_inputs, max_tokens), most, ResultForm { compression, requests }));
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use list::{AnsweredBy, DueLook, OnListed, SearchQuery, SearchResult};
-pub use quota::{AccountLimits, Quota, QuotaFull, Submission, UsedPlace};
+pub use quota::{AccountLimits, JobUse, Quota, QuotaFull, Submission, UsedPlace};
 
 use crate::fair::{Budget, Claim, Limits, Share, Shares, Urgency};
 use crate::lifecycle::Load;
@@ -154,12 +154,12 @@ impl Accounts {
     }
 
     /// Takes in the journal of a job that uses this provider; see [`Quota::report`].
-    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: Load, submission: Submission) {
+    pub fn report(&self, provider: &str, job: &str, namespace: &str, takes: JobUse) {
         let mut quotas = self.quotas();
         let before = quotas.of_job(job);
         let quota = quotas.count_at(provider, job, &self.clock);
         // Under the lock, so that a job that is forgotten meanwhile counts nowhere.
-        quota.report(job, namespace, live, submission);
+        quota.report(job, namespace, takes);
         forget_elsewhere(before, &quota, job);
     }
 
@@ -371,7 +371,8 @@ mod tests {
         assert!(is_full("named"));
         accounts.guess("named-later", "job", "ns", one());
         assert!(!is_full("named") && is_full("named-later"));
-        accounts.report("used", "job", "ns", one(), Submission::None);
+        let takes = JobUse { live: one(), next_end: None, submission: Submission::None };
+        accounts.report("used", "job", "ns", takes);
         accounts.guess("named", "job", "ns", one());
         assert!(!is_full("named") && !is_full("named-later") && is_full("used"));
         accounts.forget("job");

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::api::EnqueuedTokenLimits;
-use crate::lifecycle::{Applicant, BatchLoad, InFlight, Lack, Load, Room, admit};
+use crate::lifecycle::{
+    AccountUsage, Applicant, BatchLoad, CapacityNews, InFlight, Lack, Load, Room, ShownRoom, admit,
+};
 
 /// Maximum number of jobs that submit at a time: twice the calls in flight, so that the right to submit does not expire in the
 /// queue. One namespace has at most half of these places, which is as many as calls are in flight.
@@ -21,6 +23,8 @@ const KEPT: i64 = 30_000;
 const HEARD: i64 = 60_000;
 /// Milliseconds for which the status of a job counts while its journal is not read. Anybody may have written that status.
 const GUESSED: i64 = 600_000;
+/// Least milliseconds between two reports of the use of the account.
+const REPORT: i64 = 60_000;
 /// Milliseconds between two checks whether such a time is over.
 const LOOK: i64 = 1_000;
 
@@ -39,6 +43,13 @@ impl std::fmt::Debug for Quota {
 #[derive(Default)]
 struct State {
     limits: AccountLimits,
+    /// The room that the account showed to have.
+    shown_room: ShownRoom,
+    /// The use that this process reported last.
+    reported: Option<AccountUsage>,
+    /// Time of the last check whether the use is to be reported, and from which on it may be (Unix milliseconds).
+    report_looked: i64,
+    report_from: i64,
     /// Jobs by uid.
     jobs: HashMap<String, Job>,
     waiting: Vec<Waiter>,
@@ -64,6 +75,8 @@ struct Job {
     namespace: String,
     /// Batches that may exist and have not ended.
     live: Load,
+    /// Time at which the first of them is expected to end (Unix milliseconds).
+    next_end: Option<i64>,
     /// Time at which it was guessed from the job's status; None if it is from the journal.
     guessed: Option<i64>,
     submission: Submission,
@@ -76,6 +89,17 @@ struct Job {
 struct Place {
     load: BatchLoad,
     given: GivenPlace,
+}
+
+/// What a job takes of its account, as its journal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobUse {
+    /// Batches that may exist and have not ended.
+    pub live: Load,
+    /// Time at which the first of them is expected to end (Unix milliseconds); None if unknown.
+    pub next_end: Option<i64>,
+    /// Progress with one more.
+    pub submission: Submission,
 }
 
 /// Progress of a job with the submission of a batch.
@@ -147,15 +171,62 @@ impl Quota {
     }
 
     /// Takes in a job's journal: the batches that may exist and have not ended, and the progress with one more.
-    pub fn report(&self, job: &str, namespace: &str, live: Load, submission: Submission) {
+    pub fn report(&self, job: &str, namespace: &str, JobUse { live, next_end, submission }: JobUse) {
         let now = (self.clock)();
         {
             let mut state = self.lock();
             let of = state.job(job, namespace);
-            (of.live, of.guessed, of.submission, of.said) = (live, None, submission, now);
+            (of.live, of.next_end, of.guessed, of.submission, of.said) = (live, next_end, None, submission, now);
             of.place.take_if(|place| matches!(place.given, GivenPlace::Used));
         }
         self.give_out();
+    }
+
+    /// Takes in what a change of a job's journal says about the room of the account. `live` are the batches that may exist after it, and
+    /// have not ended.
+    pub fn learn(&self, job: &str, live: Load, news: &[CapacityNews]) {
+        let now = (self.clock)();
+        {
+            let mut state = self.lock();
+            if let Some(of) = state.jobs.get_mut(job) {
+                of.live = live;
+                of.place.take_if(|place| matches!(place.given, GivenPlace::Used));
+            }
+            let in_flight = state.in_flight(now, None).load;
+            news.iter().for_each(|news| state.shown_room.learn(news, &in_flight, now));
+        }
+        self.give_out();
+    }
+
+    /// Returns the use of the account.
+    pub fn usage(&self) -> AccountUsage {
+        self.lock().usage((self.clock)())
+    }
+
+    /// Returns whether the use is another one than was reported last; true once a minute at most.
+    pub fn is_to_be_reported(&self) -> bool {
+        let (now, mut state) = ((self.clock)(), self.lock());
+        if now < state.report_from || now < state.report_looked + LOOK {
+            return false;
+        }
+        state.report_looked = now;
+        let usage = state.usage(now);
+        let is_news = state.reported.as_ref().is_none_or(|reported| !reported.is_same(&usage));
+        if is_news {
+            state.report_from = now + REPORT;
+        }
+        is_news
+    }
+
+    /// Records that the use was reported. Returns whether it is the one that was reported last.
+    pub fn reports(&self, usage: &AccountUsage) -> bool {
+        let before = self.lock().reported.replace(usage.clone());
+        before.is_some_and(|before| before.is_same(usage))
+    }
+
+    /// Records that the last report was not written.
+    pub fn was_not_reported(&self) {
+        self.lock().reported = None;
     }
 
     /// Returns the reason why a job would have to wait with the batch that it `wants` to submit; None if there is room, or it has
@@ -276,7 +347,8 @@ impl Quota {
         if waiting.is_empty() {
             return;
         }
-        let mut admitted = admit(&state.room(), state.in_flight(now, None), &waiting);
+        let in_flight = state.in_flight(now, None);
+        let mut admitted = admit(&state.room(&in_flight.load, now), in_flight, &waiting);
         admitted.sort_unstable_by(|a, b| b.cmp(a));
         for i in admitted {
             let Waiter { job, applicant, give } = state.waiting.swap_remove(i);
@@ -299,9 +371,26 @@ impl State {
         self.served.insert(namespace.into(), last + 1);
     }
 
-    fn room(&self) -> Room {
+    fn room(&mut self, in_flight: &Load, now: i64) -> Room {
+        self.shown_room.update(in_flight, now);
         let AccountLimits { batches, requests, tokens } = self.limits.clone();
-        Room { batches, requests, tokens, batches_of_models: BTreeMap::new(), submitting: SUBMITTING }
+        let limits = Room { batches, requests, tokens, batches_of_models: BTreeMap::new(), submitting: SUBMITTING };
+        self.shown_room.of(limits)
+    }
+
+    fn usage(&mut self, now: i64) -> AccountUsage {
+        let load = self.in_flight(now, None).load;
+        let room = self.room(&load, now);
+        let limit = self.limits.batches;
+        AccountUsage {
+            batches: load.batches,
+            requests: load.requests,
+            tokens: load.tokens(),
+            waiting: self.waiting.len(),
+            tried: self.shown_room.least().filter(|tried| limit.is_none_or(|limit| *tried < limit)),
+            is_full: self.waiting.iter().any(|waiter| room.lacks(&load, &waiter.applicant.load).is_some()),
+            next_end: self.jobs.values().filter_map(|job| job.next_end).filter(|end| *end > now).min(),
+        }
     }
 
     /// Returns the use of the account, without the place of one job.
@@ -339,7 +428,8 @@ impl State {
         }
         let others = self.waiting.iter().filter(|waiter| waiter.job != job).map(|waiter| waiter.applicant.clone());
         let all: Vec<Applicant> = std::iter::once(wants.clone()).chain(others).collect();
-        let (room, in_flight) = (self.room(), self.in_flight(now, Some(job)));
+        let in_flight = self.in_flight(now, Some(job));
+        let room = self.room(&in_flight.load, now);
         let lack = room.lacks(&in_flight.load, &wants.load);
         if lack.is_none() && admit(&room, in_flight.clone(), &all).contains(&0) {
             return None;
@@ -357,7 +447,7 @@ impl State {
 impl Job {
     fn of(namespace: &str) -> Job {
         let (live, submission) = (Load::default(), Submission::None);
-        Job { namespace: namespace.into(), live, guessed: None, submission, said: 0, place: None }
+        Job { namespace: namespace.into(), live, next_end: None, guessed: None, submission, said: 0, place: None }
     }
 
     /// Returns the share of its batches, unless a guess of it is too old.

@@ -1,7 +1,7 @@
 //! `BatchProvider`: endpoint, credential and limits of one provider account, in one object, so that a key is only ever
 //! sent to the host that its owner named.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,7 @@ pub type ClusterBatchProvider = WithoutManagedFields<ClusterBatchProviderObject>
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "In flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -239,6 +240,28 @@ pub struct ProviderStatus {
     #[schemars(length(max = 24))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub budgets: Vec<BudgetStatus>,
+    /// Batches in flight in the account, over all jobs of the operator, as of the last look at the account, which is at most minutes
+    /// ago. If several installs of the operator use the account, this and the following fields are those of the one that had news last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub batches_in_flight: Option<i64>,
+    /// Requests in these batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub enqueued_requests: Option<i64>,
+    /// Input tokens in these batches, as estimated; those of images and files are not among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub enqueued_tokens: Option<i64>,
+    /// Batches that are tried at a time for now, in all or of one model, since the provider refused more for want of room; unset: as many
+    /// as `limits` allow. It grows while no batch is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tried_batches_in_flight: Option<i64>,
+    /// Time at which the next batch in flight is expected to end, by the time that earlier batches of its model took. Set while a batch
+    /// waits for room in the account, if that time is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_capacity_time: Option<Time>,
 }
 
 /// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.
@@ -260,6 +283,7 @@ pub struct ProviderStatus {
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "In flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",

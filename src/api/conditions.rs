@@ -50,6 +50,8 @@ pub mod reasons {
     pub const BUDGET_TOO_SMALL: &str = "BudgetTooSmall";
     pub const BUDGET_LEDGER_UNAVAILABLE: &str = "BudgetLedgerUnavailable";
     pub const BUDGET_LEDGER_LOST: &str = "BudgetLedgerLost";
+    pub const CAPACITY_LOWERED: &str = "CapacityLowered";
+    pub const CAPACITY_RESTORED: &str = "CapacityRestored";
     pub const IN_PROGRESS: &str = "InProgress";
     pub const DRAINING: &str = "Draining";
     pub const CANCELLING: &str = "Cancelling";

@@ -56,8 +56,7 @@ fn loads(ctx: &Context) -> Vec<ProviderLoad> {
     let known = in_flight.filter_map(|((uid, namespace), load)| {
         let provider = providers.get(&uid)?.to_string();
         let batches = u64::try_from(load.batches).unwrap_or(u64::MAX);
-        let tokens = load.models.values().fold(0, |sum: u64, of| sum.saturating_add(of.tokens));
-        Some(ProviderLoad { namespace, provider, batches, requests: load.requests, tokens })
+        Some(ProviderLoad { namespace, provider, batches, requests: load.requests, tokens: load.tokens() })
     });
     known.collect()
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::attempt::AttemptState;
 use super::journal::Journal;
 use super::shard::Shard;
 use super::status::is_in_flight;
+use super::turnaround::Turnaround;
 use crate::api::text::clip;
 use crate::api::{BatchJobStatus, LearnedTokens, ModelStatus};
 use crate::money::{TokenEstimate, TokenLimits};
@@ -57,6 +59,19 @@ impl BatchLoad {
     }
 }
 
+/// Returns the time at which the first of a journal's batches in flight is expected to end (Unix milliseconds): half of the batches of
+/// its model that took as long as this one has so far ended by then. None if nothing is known of any of them.
+pub fn next_end(journal: &Journal, known: &[ModelStatus], now: i64) -> Option<i64> {
+    let end = |shard: &Shard| {
+        let AttemptState::Submitted { at, .. } = shard.attempt.as_ref()?.state else { return None };
+        let turnaround = &known.iter().find(|model| model.name == shard.model)?.turnaround;
+        let elapsed = now.saturating_sub(at).max(0) as f64 / 1_000.0;
+        let seconds = Turnaround::of(turnaround).quantile_after(elapsed, 0.5)?;
+        Some(at.saturating_add((seconds * 1_000.0) as i64))
+    };
+    journal.shards.iter().filter_map(end).min()
+}
+
 fn input_tokens(learned: &LearnedTokens, shard: &Shard) -> u64 {
     let limits = TokenLimits { max_input_tokens: None, max_output_tokens: None };
     let expected = TokenEstimate::learned(learned, &shard.hints, shard.requests, limits).expected;
@@ -91,19 +106,23 @@ impl Load {
     pub fn add(&mut self, batch: &BatchLoad) {
         self.batches += 1;
         self.requests = self.requests.saturating_add(batch.requests);
-        let model = self.models.entry(batch.model.clone()).or_default();
-        model.batches += 1;
-        model.tokens = model.tokens.saturating_add(batch.tokens);
+        self.add_to(&batch.model, ModelLoad { batches: 1, tokens: batch.tokens });
     }
 
     /// Adds all batches of another share.
     pub fn merge(&mut self, other: &Load) {
         self.batches += other.batches;
         self.requests = self.requests.saturating_add(other.requests);
-        for (name, more) in &other.models {
-            let model = self.models.entry(name.clone()).or_default();
-            model.batches += more.batches;
-            model.tokens = model.tokens.saturating_add(more.tokens);
+        other.models.iter().for_each(|(model, more)| self.add_to(model, *more));
+    }
+
+    fn add_to(&mut self, model: &str, more: ModelLoad) {
+        match self.models.get_mut(model) {
+            Some(sum) => {
+                sum.batches += more.batches;
+                sum.tokens = sum.tokens.saturating_add(more.tokens);
+            }
+            None => _ = self.models.insert(model.into(), more),
         }
     }
 
@@ -118,5 +137,74 @@ impl FromIterator<BatchLoad> for Load {
         let mut load = Load::default();
         batches.into_iter().for_each(|batch| load.add(&batch));
         load
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{BatchStatus, LearnedTurnaround, PlanEstimate, TokenHints};
+    use crate::lifecycle::{Attempt, Owner, Payload};
+
+    fn shard(requests: i64, text_bytes: u64) -> Shard {
+        let hints = TokenHints { text_bytes, ..TokenHints::default() };
+        Shard { requests, bytes: text_bytes.saturating_mul(2), model: "m".into(), hints, ..Shard::default() }
+    }
+
+    #[test]
+    fn tokens_of_a_batch_are_estimated_by_what_its_model_showed() {
+        let tokens = |known: &[ModelStatus]| BatchLoad::of(&shard(10, 400_000), known).tokens;
+        assert_eq!(tokens(&[]), 100_000);
+        let learned = LearnedTokens { text_bytes: 4_000_000, input_tokens: 2_000_000, ..LearnedTokens::default() };
+        let model = |name: &str| ModelStatus { name: name.into(), tokens: learned, ..ModelStatus::default() };
+        assert!((199_000..=200_000).contains(&tokens(&[model("m")])), "{}", tokens(&[model("m")]));
+        assert_eq!(tokens(&[model("other")]), 100_000);
+    }
+
+    #[test]
+    fn nothing_in_a_forged_journal_or_status_makes_sums_overflow() {
+        let forged = Shard { requests: i64::MIN, model: "m".repeat(10_000), ..shard(0, u64::MAX) };
+        let one = BatchLoad::of(&forged, &[]);
+        assert!(one.requests == 0 && one.model.len() <= NAME);
+        let mut sum: Load =
+            [one.clone(), BatchLoad { tokens: u64::MAX, requests: u64::MAX, ..one }].into_iter().collect();
+        sum.merge(&sum.clone());
+        assert_eq!((sum.batches, sum.requests, sum.tokens()), (4, u64::MAX, u64::MAX));
+        let batch = |requests| BatchStatus { state: "InProgress".into(), requests, ..BatchStatus::default() };
+        let estimate = PlanEstimate { requests: -5, input_tokens: i64::MAX, ..PlanEstimate::default() };
+        let batches = vec![batch(i64::MAX), batch(-1)];
+        let status = BatchJobStatus { batches, estimate: Some(estimate), ..BatchJobStatus::default() };
+        assert_eq!(Load::of_status(&status).tokens(), u64::MAX);
+    }
+
+    #[test]
+    fn status_spreads_the_tokens_of_a_job_over_its_requests_and_counts_what_may_run() {
+        let batch = |state: &str, requests| BatchStatus { state: state.into(), requests, ..BatchStatus::default() };
+        let batches = vec![batch("InProgress", 30), batch("Submitting", 10), batch("Completed", 60)];
+        let estimate = Some(PlanEstimate { requests: 100, input_tokens: 5_000, ..PlanEstimate::default() });
+        let load = Load::of_status(&BatchJobStatus { batches, estimate, ..BatchJobStatus::default() });
+        assert_eq!((load.batches, load.requests, load.tokens()), (2, 40, 2_000));
+    }
+
+    #[test]
+    fn the_first_batch_to_end_is_the_one_whose_model_says_so_and_is_never_in_the_past() {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+        let mut journal = Journal::open("w".into(), owner, "s".into());
+        for at in [0, 60_000] {
+            let state = AttemptState::Submitted { batch_id: "b".into(), at };
+            let attempt = Some(Attempt { state, ..Attempt::intended(1, "i", Payload::file("f"), 0, "") });
+            journal.shards.push(Shard { attempt, ..shard(1, 1) });
+        }
+        // Ten batches within some two minutes, and ten within some half an hour.
+        let mut turnaround = Turnaround::default();
+        (0..10).for_each(|_| turnaround.add(120.0));
+        (0..10).for_each(|_| turnaround.add(1_800.0));
+        let turnaround: LearnedTurnaround = turnaround.for_status();
+        let known = [ModelStatus { name: "m".into(), turnaround, ..ModelStatus::default() }];
+        let next = next_end(&journal, &known, 61_000).unwrap();
+        assert!((61_000..=200_000).contains(&next), "{next}");
+        let later = next_end(&journal, &known, 600_000).unwrap();
+        assert!((600_000..=2_400_000).contains(&later), "{later}");
+        assert_eq!((next_end(&journal, &known, 90_000_000), next_end(&journal, &[], 0)), (None, None));
     }
 }

@@ -4,11 +4,13 @@
 //! feeds the result back as [`Memory`]. The model checker in `tests/` runs the same function.
 
 mod abandoning;
+mod account_usage;
 mod admit;
 mod adoption;
 mod answers;
 mod attempt;
 mod canary;
+mod capacity;
 mod collecting;
 mod completion;
 mod decide;
@@ -62,10 +64,12 @@ mod usage_by_model;
 mod waits;
 mod weight;
 
+pub use account_usage::{AccountUsage, use_changed};
 pub use admit::{Applicant, InFlight, Lack, Room, admit};
 pub use answers::Answers;
 pub use attempt::*;
 pub use canary::canary_report;
+pub use capacity::{CapacityNews, ShownRoom, capacity_news};
 pub use collecting::{ReadCounts, RequestHistory, ShortRead, Unanswered, UsageTotals};
 pub use decide::decide;
 pub use errors::{TOO_LARGE, error_summary};
@@ -76,7 +80,7 @@ pub use identity::{output_uri, spec_hash};
 pub use input_wait::{InputLook, InputWait};
 pub use journal::*;
 pub use learned::{learn, learned};
-pub use load::{BatchLoad, Load, ModelLoad};
+pub use load::{BatchLoad, Load, ModelLoad, next_end};
 pub use memory::*;
 pub use notices::{GIVE_UP_AFTER, SUBSCRIPTION_LIMIT, Subscription, applying, next_attempt};
 pub use observed::*;

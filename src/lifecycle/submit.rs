@@ -16,6 +16,9 @@ use super::{canary, job_budget};
 use crate::api::conditions::reasons;
 use crate::api::{PayloadKind, ProviderFilePolicy};
 
+/// Least milliseconds between two looks at the place of a waiting job in the queue.
+const TOLD_AGAIN: i64 = 60_000;
+
 /// Returns the step for the next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
     if journal.shards.iter().any(Shard::is_refused_for_good) {
@@ -71,6 +74,8 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
             }
             if let Place::Full(why) = &o.memory.place {
                 round.say(reasons::WAITING_FOR_QUOTA, why.clone());
+                // The place in the queue moves on without news of this job.
+                round.due(o.now + o.job.poll_period.max(TOLD_AGAIN));
             }
             if !o.memory.running.contains(&Task::Place) {
                 return Some(Step::WaitForPlace(attempt_key));

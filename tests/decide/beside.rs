@@ -61,8 +61,12 @@ fn a_job_waits_for_a_place_in_words_of_its_own_and_is_sent_once_there_is_one() {
     memory.place = Place::Full("20 batches are in flight".into());
     assert_eq!(step(&job(), Some(&journal), &memory), Step::WaitForPlace(AttemptKey { shard: 0, attempt: 1 }));
     memory.running.insert(Task::Place);
-    let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("it does not wait") };
+    let Step::Wait { why, until } = step(&job(), Some(&journal), &memory) else { panic!("it does not wait") };
     assert_eq!((why.stage, why.note.as_deref()), ("WaitingForQuota", Some("20 batches are in flight")));
+    assert!(
+        until.is_some_and(|at| (NOW + 60_000..NOW + 3_600_000).contains(&at)),
+        "its place is told again, and seldom"
+    );
     memory.place = Place::Soon;
     let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("it does not wait") };
     assert_eq!((why.stage, why.note), ("Submitting", None), "a moment is not worth a word");

@@ -42,6 +42,7 @@ mod orphans;
 mod outputs;
 mod partial;
 mod providers;
+mod quotas;
 mod readers;
 // The other test that runs it uses the rest of it.
 #[allow(dead_code)]

@@ -175,7 +175,7 @@ async fn an_account_has_no_more_batches_in_flight_than_its_limit_and_who_waits_s
     };
     let job = scene.wait_job("it waits for a place", "other", 60, |job| waits(job).is_some()).await;
     let message = waits(&job).unwrap();
-    assert!(message.contains("2 batches are in flight at BatchProvider 'llm'"), "{message}");
+    assert!(message.contains("2 of 2 batches are in flight at BatchProvider 'llm'"), "{message}");
     // The next process knows of batches that it did not submit.
     scene.restart().await;
     for name in ["big", "other"] {

@@ -6,9 +6,12 @@ use super::events::not_published;
 use super::job_state::JobState;
 use super::observe::Snapshot;
 use super::place::place;
-use crate::account::Submission;
+use crate::account::{JobUse, Submission};
 use crate::controller::Context;
-use crate::lifecycle::{Blocked, Load, Memory, Owner, Place, ReserveResult, Shard, Step, Task, decide, next_visit};
+use crate::controller::provider::AccountChange;
+use crate::lifecycle::{
+    Blocked, Load, Memory, Owner, Place, ReserveResult, Shard, Step, Task, decide, next_end, next_visit,
+};
 
 /// A decision, and the memory that it was made with.
 pub(super) struct Decision {
@@ -104,7 +107,12 @@ fn account_for(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) {
         false if memory.permit.is_some() => Submission::Begun,
         false => Submission::None,
     };
-    ctx.accounts.report(&clients.account.key("").provider, uid, namespace, live, submission);
+    let next_end = next_end(journal, known, snapshot.now);
+    let takes = JobUse { live, next_end, submission };
+    ctx.accounts.report(&clients.account.key("").provider, uid, namespace, takes);
+    if clients.quota.is_to_be_reported() {
+        ctx.reports.ask(&clients.account.object, AccountChange::InFlight, snapshot.now);
+    }
     let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
     clients.calls.keep(uid, |batch| recorded.contains(batch));
 }

@@ -51,6 +51,11 @@ fn no_room(clients: &Clients, load: &BatchLoad, limit: Option<(Lack, u64)>) -> S
     let name = &clients.account.name;
     match limit {
         None => format!("a larger batch that comes before waits for room at {name}"),
+        Some((Lack::Batches, limit))
+            if clients.account.limits_in_flight().batches.is_none_or(|most| limit < most as u64) =>
+        {
+            format!("{name} takes {limit} batches at a time for now, for it refused more; others are tried by and by")
+        }
         Some((Lack::Batches, limit)) => {
             format!(
                 "{limit} of {limit} batches are in flight at {name}, as many as its `limits.maxBatchesInFlight` allows"
@@ -62,7 +67,10 @@ fn no_room(clients: &Clients, load: &BatchLoad, limit: Option<(Lack, u64)>) -> S
             load.requests
         ),
         Some((Lack::BatchesOfModel(model), limit)) => {
-            format!("{name} takes {limit} batches of model '{model}' at a time for now")
+            format!(
+                "{name} takes {limit} batches of model '{model}' at a time for now, for it refused the tokens of more; others \
+                 are tried by and by"
+            )
         }
         Some((Lack::Tokens(entry), limit)) => format!(
             "the next batch has about {} input tokens, and those in flight at {name} leave no room for it in the {limit} of \

@@ -59,6 +59,8 @@ pub(crate) enum AccountChange {
     Prices,
     /// Its ledger of budgets changed.
     Spending,
+    /// Other batches are in flight, or it showed to have less room or more.
+    InFlight,
 }
 
 /// The requests for looks at provider objects.

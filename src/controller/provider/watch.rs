@@ -18,13 +18,15 @@ use super::account::is_kept;
 use super::ledger::budgets_of;
 use super::reports::Reports;
 use super::{Provider, ProviderKey, ProviderStores, budget_metrics, in_use, look};
-use crate::api::conditions::{self, READY};
+use crate::account::Quota;
+use crate::api::conditions::{self, READY, reasons};
 use crate::api::weight::json_bytes;
-use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
+use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderKind, ProviderStatus};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
+use crate::lifecycle::use_changed;
 
 /// The annotation that stands for all others of a watched provider.
 const ANNOTATIONS_HASH: &str = "llmbatch.dev/annotations-hash";
@@ -191,9 +193,12 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
         });
     }
     budget_metrics::show(&ctx.metrics, &provider, &status.budgets);
+    let quota = ctx.accounts.quota(&uid);
+    report_use::<P>(&quota, &old, &mut status, ctx.clock.now());
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     if !write(ctx, &api, &provider, &old, status).await? {
         ctx.price_lists.was_not_reported(&uid).await;
+        quota.was_not_reported();
         return Ok(Action::requeue(CHANGED));
     }
     ctx.experience.wrote(&uid);
@@ -202,6 +207,13 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
         ctx.jobs.try_again(&ProviderKey::of(&provider));
     }
     Ok(Action::requeue(Duration::from_millis(pause.unsigned_abs())))
+}
+
+/// Writes into `status` what is in flight. Installs of the operator that share an account each know their own jobs alone.
+fn report_use<P: Provider>(quota: &Quota, old: &ProviderStatus, status: &mut ProviderStatus, now: i64) {
+    let usage = quota.usage();
+    let is_known = quota.reports(&usage);
+    usage.report(old, status, is_known && P::KIND == ProviderKind::ClusterBatchProvider, now);
 }
 
 /// Writes the status over the object that was judged, if it differs. Returns false if the object changed in the meantime.
@@ -221,9 +233,7 @@ async fn write<P: Provider>(
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
     match api.replace_status(&judged.name_any(), &params, &provider).await {
         Ok(_) => {
-            if let Some(news) = news {
-                events::publish_on(ctx, judged.object_ref(&()), news);
-            }
+            news.into_iter().for_each(|news| events::publish_on(ctx, judged.object_ref(&()), news));
             Ok(true)
         }
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
@@ -231,8 +241,17 @@ async fn write<P: Provider>(
     }
 }
 
+/// Returns the events of a change of status.
+fn news(old: &ProviderStatus, new: &ProviderStatus) -> Vec<EventRecord> {
+    let room = use_changed(old, new).map(|(is_less, note)| match is_less {
+        true => EventRecord::warning(reasons::CAPACITY_LOWERED, note),
+        false => EventRecord::normal(reasons::CAPACITY_RESTORED, note),
+    });
+    readiness(old, new).into_iter().chain(room).collect()
+}
+
 /// Returns the event for a provider whose readiness changed.
-fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<EventRecord> {
+fn readiness(old: &ProviderStatus, new: &ProviderStatus) -> Option<EventRecord> {
     let ready = |status: &ProviderStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, now) = (ready(old), ready(new)?);
     if before.is_some_and(|b| (b.status, b.reason) == (now.status.clone(), now.reason.clone())) {

@@ -25,9 +25,10 @@ use crate::account::UsedPlace;
 use crate::api::conditions::reasons;
 use crate::api::{ModelStatus, owner_of_child, weight};
 use crate::controller::Context;
+use crate::controller::provider::AccountChange;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
-use crate::lifecycle::{self, AttemptKey, Journal, ManifestView, Owner, Step};
+use crate::lifecycle::{self, AttemptKey, CapacityNews, Journal, Load, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
 use crate::telemetry::Usage;
@@ -216,6 +217,7 @@ impl Act<'_> {
                 events::events_of(old, next).into_iter().chain(usage).for_each(|news| self.publish(news));
                 self.measure_settled(old, next, &times);
                 self.learn(&lessons);
+                self.learn_room(old, next);
                 self.advise(old, next);
                 Ok(())
             }
@@ -257,6 +259,18 @@ impl Act<'_> {
         let (Some(provider), Some(clients)) = (&self.snapshot.view.provider, &self.snapshot.clients) else { return };
         let namespace = clients.account.object.namespace.as_deref();
         lessons.iter().for_each(|lesson| self.ctx.experience.learn(&provider.pin.uid, namespace, lesson));
+    }
+
+    /// Tells the quota of the account what its answers say about its room.
+    fn learn_room(&self, old: &Journal, next: &Journal) {
+        let (Some(provider), Some(clients)) = (&self.snapshot.view.provider, &self.snapshot.clients) else { return };
+        let news = lifecycle::capacity_news(old, next);
+        if !news.is_empty() {
+            clients.quota.learn(&self.snapshot.view.owner.uid, Load::of_journal(next, &provider.models), &news);
+        }
+        if news.iter().any(CapacityNews::is_refusal) {
+            self.ctx.reports.ask(&clients.account.object, AccountChange::InFlight, self.ctx.clock.now());
+        }
     }
 
     /// Publishes the advice to call in real time, once, when the plan is made. The jobs of a schedule have it in status alone, since
