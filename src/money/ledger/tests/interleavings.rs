@@ -1,5 +1,6 @@
 //! Two processes without a lease share a ledger, whose writes are conditional, and the journals of jobs. Each effect may be the last
-//! one of its process.
+//! one of its process. The journal of a job may be replaced by an earlier one: its own batches are then not followed, and all promises
+//! hold for the others.
 
 use super::*;
 
@@ -20,6 +21,8 @@ enum Attempt {
 #[derive(Clone, Copy, Debug)]
 struct Journal {
     rev: u64,
+    /// Another one for each content, and the same one when it is put back.
+    etag: u64,
     /// Number of attempts.
     attempts: u32,
     attempt: Attempt,
@@ -43,6 +46,7 @@ enum Change {
     Settle { batch: usize, cost: Option<Usd> },
     Release,
     Sweep,
+    SettleLater,
 }
 
 /// A reservation that stands, as far as a process knows.
@@ -75,6 +79,8 @@ struct Process {
     /// Whether it knows that the batch is in the ledger, by the batch's index.
     accounted: [Option<usize>; JOBS],
     released: [Option<u64>; JOBS],
+    /// The revision that the journal has to exceed, and that of the journal that was put back once all later ones are counted.
+    later: [Option<(u64, Option<u64>)>; JOBS],
     write: Option<Write>,
 }
 
@@ -86,6 +92,11 @@ struct World {
     version: u64,
     ledger: Ledger,
     journals: [Journal; JOBS],
+    etags: u64,
+    /// Earlier journals.
+    past: [Vec<Journal>; JOBS],
+    /// Whether an earlier journal was put back: what the later ones said may be sent, and count, less often than it happened.
+    is_restored: [bool; JOBS],
     is_gone: [bool; JOBS],
     batches: Vec<Batch>,
     processes: [Process; 2],
@@ -113,7 +124,7 @@ fn job_of(ledger_key: &str) -> usize {
 
 impl World {
     fn new() -> World {
-        let journal = Journal { rev: 1, attempts: 0, attempt: Attempt::Unsent, is_closed: false };
+        let journal = Journal { rev: 1, etag: 0, attempts: 0, attempt: Attempt::Unsent, is_closed: false };
         World {
             day: day("2026-11-29"),
             limit: usd("14"),
@@ -121,6 +132,9 @@ impl World {
             version: 0,
             ledger: Ledger::default(),
             journals: [journal; JOBS],
+            etags: 0,
+            past: Default::default(),
+            is_restored: [false; JOBS],
             is_gone: [false; JOBS],
             batches: vec![],
             processes: Default::default(),
@@ -138,16 +152,22 @@ impl World {
 
     /// What was spent on a day and what may yet be.
     fn exposure(&self) -> Usd {
-        self.batches.iter().filter(|b| b.day == self.day).map(|b| b.cost.unwrap_or(b.ceiling)).sum()
+        self.batches
+            .iter()
+            .filter(|b| b.day == self.day && !self.is_restored[b.job])
+            .map(|b| b.cost.unwrap_or(b.ceiling))
+            .sum()
     }
 
     fn swap(&mut self, process: usize, job: usize, edit: impl FnOnce(&mut Journal)) -> bool {
         let Some(look) = self.processes[process].looks[job] else { return false };
-        let is_current = self.journals[job].rev == look.rev;
+        let is_current = self.journals[job].etag == look.etag;
         if is_current {
             let journal = &mut self.journals[job];
+            self.past[job].push(*journal);
             edit(journal);
-            journal.rev += 1;
+            self.etags += 1;
+            (journal.rev, journal.etag) = (journal.rev + 1, self.etags);
             let (journal, kept) = (*journal, &mut self.processes[process].reserved[job]);
             // Its own write lets a reservation stand, unless it closes the journal.
             *kept = kept
@@ -191,6 +211,9 @@ impl World {
                     // The object is looked at for the intent.
                     Some(_) if self.is_gone[job] => {}
                     Some(known) => self.intend(p, job, (known.amount, known.day), choice),
+                    None if self.processes[p].later[job].is_some_and(|(past, _)| past >= rev) => {
+                        self.catch_up(p, job, look);
+                    }
                     None => {
                         let amount = usd(["1", "4", "6"][usize::from(choice) % 3]);
                         let attempts = look.attempts;
@@ -226,6 +249,18 @@ impl World {
         }
     }
 
+    /// An earlier journal was put back.
+    fn catch_up(&mut self, p: usize, job: usize, look: Journal) {
+        let Some((past, counted_after)) = self.processes[p].later[job] else { return };
+        if counted_after == Some(look.rev) {
+            self.swap(p, job, |j| j.rev = past);
+        } else if self.journals[job].etag == look.etag {
+            self.begin(p, job, look.rev, Change::SettleLater);
+        } else {
+            self.processes[p].looks[job] = None;
+        }
+    }
+
     fn intend(&mut self, p: usize, job: usize, (ceiling, day): (Usd, Date), choice: u8) {
         let batch = self.batches.len();
         // The provider refuses some, and they make no batch.
@@ -251,7 +286,11 @@ impl World {
                 if mutant == Mutant::ShrinksUnheld {
                     ledger.open.remove(&key);
                 }
-                ledger.reserve(&key, wanted, replaces, &self.budgets()).is_ok()
+                let answer = ledger.reserve(&key, wanted, replaces, &self.budgets());
+                if let Err(Unreserved::Stale { past }) = answer {
+                    (self.processes[p].later[job], self.processes[p].looks[job]) = (Some((past, None)), None);
+                }
+                answer.is_ok()
             }
             Change::Settle { cost, .. } => {
                 let is_new = ledger.settle(&key, rev, cost.map(|cost| billed(&cost.rounded())).as_ref(), day);
@@ -264,6 +303,10 @@ impl World {
             Change::Release => {
                 let rev = if mutant == Mutant::ReleasesLive { u64::MAX } else { rev };
                 ledger.release(&format!("w{job}"), rev, &all(), day);
+                true
+            }
+            Change::SettleLater => {
+                ledger.settle_later(&format!("w{job}"), rev, day);
                 true
             }
             Change::Sweep => {
@@ -288,6 +331,9 @@ impl World {
             }
             Change::Settle { batch, .. } => process.accounted[job] = Some(batch),
             Change::Release => process.released[job] = Some(rev),
+            Change::SettleLater => {
+                process.later[job] = process.later[job].map(|(past, _)| (past, Some(rev)));
+            }
             Change::Sweep => {}
         }
     }
@@ -338,6 +384,13 @@ impl World {
                     self.swap(p, job, |j| j.is_closed = !j.is_closed);
                 }
             }
+            8 => {
+                if let Some(earlier) = self.past[job].pop() {
+                    (self.journals[job], self.is_restored[job]) = (earlier, true);
+                    // Who saw a later one drops what it knew.
+                    self.processes.iter_mut().for_each(|process| process.reserved[job] = None);
+                }
+            }
             _ => {
                 for batch in self.batches.iter_mut().filter(|b| b.job == job && b.cost.is_none()) {
                     batch.cost = Some(batch.ceiling.share(i64::from(what % 3), 2).min(batch.ceiling));
@@ -354,12 +407,18 @@ impl World {
             for step in 0..40 {
                 self.act(0, job, 1 + 3 * (step % 2), Mutant::None);
                 self.write(0, Mutant::None);
-                if !self.journals[job].is_closed && self.journals[job].attempt == Attempt::Unsent {
+                // At last nothing is sent any more; but a journal that was put back does not keep its job from sending before.
+                let sends = self.is_restored[job] && step < 30 && !self.is_gone[job];
+                if !sends && !self.journals[job].is_closed && self.journals[job].attempt == Attempt::Unsent {
                     self.processes[0].looks[job] = Some(self.journals[job]);
                     self.swap(0, job, |j| j.is_closed = true);
                 }
                 self.happen(6, 0, job);
             }
+        }
+        for job in (0..JOBS).filter(|job| self.is_restored[*job]) {
+            // The sweep settles what is left of jobs that are over.
+            self.is_gone[job] = true;
         }
         self.happen(4, 0, 0);
         self.write(0, Mutant::None);
@@ -373,7 +432,7 @@ fn run(steps: &[(u8, u8, u8)], mutant: Mutant) -> Result<(), String> {
         let (p, job) = (usize::from(who) % 2, usize::from(who / 2) % JOBS);
         let today = w.day;
         match what {
-            0..=7 => w.happen(what, p, job),
+            0..=8 => w.happen(what, p, job),
             n if n.is_multiple_of(2) => w.write(p, mutant),
             _ if w.processes[p].write.is_none() => w.act(p, job, choice, mutant),
             _ => {}
@@ -389,7 +448,8 @@ fn run(steps: &[(u8, u8, u8)], mutant: Mutant) -> Result<(), String> {
     if !w.ledger.open.is_empty() {
         return Err(format!("reservations are left: {:?}", w.ledger.open));
     }
-    if let Some(batch) = w.batches.iter().find(|b| b.counted.0 != 1 || b.counted.1 < b.cost.unwrap_or_default()) {
+    let mut others = w.batches.iter().filter(|b| !w.is_restored[b.job]);
+    if let Some(batch) = others.find(|b| b.counted.0 != 1 || b.counted.1 < b.cost.unwrap_or_default()) {
         return Err(format!("a batch of {:?} was counted {:?}", batch.cost, batch.counted));
     }
     let counted: Usd = w.batches.iter().map(|b| b.counted.1).sum();
