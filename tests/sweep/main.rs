@@ -50,7 +50,8 @@ fn say(text: &str) {
     std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 
-fn last_words(log: &str) -> String {
+/// The end of a log, and then what is wrong: it is what the end of a longer log shows.
+fn with_last_words(log: &str, wrong: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
+    format!("{}\n{wrong}", lines[lines.len().saturating_sub(40)..].join("\n"))
 }

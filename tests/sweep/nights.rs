@@ -21,7 +21,7 @@ use super::operator::{Operator, SkewedClock};
 use super::points;
 use super::stage::{Lane, Stage, World, create};
 use super::wires::{Met, Script};
-use super::{in_lanes, last_words, say};
+use super::{in_lanes, say, with_last_words};
 
 const ZONE: &str = "Europe/Berlin";
 const NAME: &str = "nightly";
@@ -320,9 +320,9 @@ impl Month {
             }
             if Instant::now() > deadline {
                 let shown = serde_json::to_string_pretty(&status).unwrap();
-                let log = last_words(&self.stage.log.text());
                 let jobs: Vec<_> = list.iter().map(|job| (&job.metadata.name, &job.status)).collect();
-                panic!("not so: {what}; faults {:?}; {shown}\n{jobs:#?}\n{log}", script.struck());
+                let wrong = format!("not so: {what}; faults {:?}; {shown}\n{jobs:#?}", script.struck());
+                panic!("{}", with_last_words(&self.stage.log.text(), &wrong));
             }
             if script.struck().len() > struck {
                 struck = script.struck().len();

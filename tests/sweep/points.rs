@@ -11,7 +11,7 @@ use super::checks::{self, Complaints};
 use super::operator::SkewedClock;
 use super::stage::{Lane, World};
 use super::wires::{Met, Script};
-use super::{in_lanes, last_words, say};
+use super::{in_lanes, say, with_last_words};
 use crate::support::dice::Dice;
 
 /// The least that must have struck in an ordinary run: the n-th call of a kind is not made in every run.
@@ -160,7 +160,7 @@ async fn story(
     if tell && std::env::var("POINT").is_ok() {
         say(&stage.log.text());
     }
-    let wrong = wrong.into_result().map_err(|why| format!("{why}\n{}", last_words(&stage.log.text())));
+    let wrong = wrong.into_result().map_err(|why| with_last_words(&stage.log.text(), &why));
     (results, wrong)
 }
 

@@ -17,7 +17,7 @@ use super::checks::{self, Complaints};
 use super::operator::SkewedClock;
 use super::stage::{Account, LINES, Lane, Stage, World};
 use super::wires::{Met, Script};
-use super::{in_lanes, last_words, points, say};
+use super::{in_lanes, points, say, with_last_words};
 use crate::support::dice::Dice;
 
 /// Schedules of an ordinary run.
@@ -180,7 +180,7 @@ async fn see_through(lane: &mut Lane, schedule: &Schedule, alone: bool) -> (usiz
     if alone {
         say(&stage.log.text());
     }
-    let outcome = wrong.into_result().map_err(|why| format!("{why}\n{}", last_words(&stage.log.text())));
+    let outcome = wrong.into_result().map_err(|why| with_last_words(&stage.log.text(), &why));
     (script.struck().iter().filter(|p| p.fault != Fault::Delay).count(), outcome)
 }
 
