@@ -210,12 +210,9 @@ impl Stage {
 
     /// The job once nothing is left to do for it, or why that did not come about.
     pub async fn job_done(&self, seconds: u64) -> Result<BatchJob, String> {
-        let done = |job: Option<&BatchJob>| job.is_some_and(is_done);
-        let waited = kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", done);
-        match tokio::time::timeout(Duration::from_secs(seconds), waited).await {
-            Ok(Ok(Some(job))) => Ok(job),
-            Ok(other) => Err(format!("the job could not be waited for: {other:?}")),
-            Err(_) => Err(format!("not done within {seconds} s: {}", self.shown().await)),
+        match self.wait(seconds, |job| job.is_some_and(is_done)).await.flatten() {
+            Some(job) => Ok(job),
+            None => Err(format!("not done within {seconds} s: {}", self.shown().await)),
         }
     }
 
@@ -226,23 +223,32 @@ impl Stage {
             let all = job.and_then(|job| job.status.as_ref()).map(|status| status.notifications.as_slice());
             all.is_some_and(|all| !all.is_empty() && all.iter().all(is_delivered))
         };
-        let waited = kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", told);
-        match tokio::time::timeout(Duration::from_secs(seconds), waited).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(why)) => Err(format!("the messages could not be waited for: {why}")),
-            Err(_) => Err(format!("not told within {seconds} s: {}", self.shown().await)),
+        match self.wait(seconds, told).await {
+            Some(_) => Ok(()),
+            None => Err(format!("not told within {seconds} s: {}", self.shown().await)),
         }
     }
 
     /// Waits until the object is gone.
     pub async fn job_gone(&self, seconds: u64) -> Result<(), String> {
-        let gone =
-            kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", |job: Option<&BatchJob>| job.is_none());
-        match tokio::time::timeout(Duration::from_secs(seconds), gone).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(why)) => Err(format!("the deletion could not be waited for: {why}")),
-            Err(_) => Err(format!("not gone within {seconds} s: {}", self.shown().await)),
+        match self.wait(seconds, |job| job.is_none()).await {
+            Some(_) => Ok(()),
+            None => Err(format!("not gone within {seconds} s: {}", self.shown().await)),
         }
+    }
+
+    /// The job once `is_so`; None if that does not come about in time. A watch that breaks off because the API server is busy says
+    /// nothing of the job, and begins anew.
+    async fn wait(&self, seconds: u64, is_so: impl Fn(Option<&BatchJob>) -> bool + Clone) -> Option<Option<BatchJob>> {
+        let waited = async {
+            loop {
+                match kube::runtime::wait::await_condition(self.api(), "j", is_so.clone()).await {
+                    Ok(job) => return job,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(seconds), waited).await.ok()
     }
 
     /// The object as it is, for a person.
