@@ -420,6 +420,9 @@ async fn prices_come_from_a_table_whose_faults_are_told_and_whose_change_in_the_
     scene.finish(both.iter().find(|batch| batch["id"] != first[0]["id"]).unwrap()).await;
     let cost = scene.wait_complete("j").await.status.unwrap().cost.unwrap();
     assert_eq!(scene.told("PricesChanged").await.len(), 1);
+    let manifest: Value = serde_json::from_str(&scene.get("out/j/manifest.json").await.unwrap()).unwrap();
+    let estimated = &manifest["cost"]["estimatedUSD"];
+    assert!(estimated.is_string() && *estimated == json!(cost.estimated_usd), "{manifest}: {cost:?}");
     // Millionths of a USD, which a token costs if a million cost a USD. The price of the first batch has changed since.
     let charges = scene.sim.ledger().await;
     let of = |charge: &Value| {
