@@ -82,19 +82,7 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
     memory.searches.insert("intent-1".into(), Search { began: NOW, found });
     let ended = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
     memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: ended });
-    let collected = CollectResult {
-        part: PartRef { name: "p".into(), sha256: "s".into() },
-        counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
-        usage: Default::default(),
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    };
-    memory.collected.insert("batch-1".into(), collected);
+    memory.collected.insert("batch-1".into(), collected(all_succeeded(1)));
     memory.running.insert(Task::CancelTwin(FIRST));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Wait { .. }), "the job's end would end the call");
     memory.failed_calls.insert(Task::CancelTwin(FIRST), NOW + 1_000);

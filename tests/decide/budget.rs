@@ -216,20 +216,9 @@ fn sealed_shards_count_as_they_did_before() {
     assert_eq!(judged(&read), before, "as it is stored");
 }
 
-fn collected(counts: RequestCounts, without_usage: i64) -> CollectResult {
-    let tokens = TokenUsage { output_tokens: 100_000, answers_without_usage: without_usage, ..TokenUsage::default() };
-    CollectResult {
-        part: PartRef { name: "p".into(), sha256: "s".into() },
-        counts,
-        usage: BatchUsage { tokens, ..BatchUsage::default() },
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    }
+fn some_without_usage(counts: RequestCounts, answers_without_usage: i64) -> CollectResult {
+    let tokens = TokenUsage { output_tokens: 100_000, answers_without_usage, ..TokenUsage::default() };
+    CollectResult { usage: BatchUsage { tokens, ..BatchUsage::default() }, ..collected(counts) }
 }
 
 /// Nobody knows what they cost; their batch costs no more than it can.
@@ -241,7 +230,7 @@ fn requests_in_no_file_and_answers_without_usage_count_at_their_share_of_the_mos
     let seen = PolledState::Ended { state: BatchEnd::Completed, done: 10, rejected: None };
     memory.looks.insert("batch-0".into(), PollResult { at: NOW, seen });
     let counts = RequestCounts { total: 10, succeeded: 8, missing: 2, ..Default::default() };
-    memory.collected.insert("batch-0".into(), collected(counts, 1));
+    memory.collected.insert("batch-0".into(), some_without_usage(counts, 1));
     let Step::Swap(next) = step(&job, Some(&journal), &memory) else { panic!("it is not settled") };
     let totals = next.shards.totals();
     assert_eq!((next.shards.usage().all().cost.batch, totals.unreported_cost.most), (usd("0.1"), usd("0.3")));

@@ -65,18 +65,7 @@ fn a_batch_that_was_turned_away_is_sent_again_once_the_list_was_late_by_the_cloc
 
 #[test]
 fn what_a_clock_says_nothing_about_is_kept_when_it_is_set() {
-    let whole = CollectResult {
-        part: PartRef { name: "p".into(), sha256: "s".into() },
-        counts: RequestCounts::default(),
-        usage: Default::default(),
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    };
+    let whole = collected(RequestCounts::default());
     let reading = ReadCounts { requests: 2, found: 1, expected: 2, ..Default::default() };
     let short = CollectResult { short: ShortRead::after(None, reading, NOW), ..whole.clone() };
     let mut memory = searched(memory());

@@ -7,21 +7,8 @@ use super::*;
 const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 const LAG: i64 = 300_000;
 
-fn collected(short: Option<ShortRead>) -> CollectResult {
-    let part = PartRef { name: "p".into(), sha256: "s".into() };
-    let counts = RequestCounts { total: 1, missing: 1, ..Default::default() };
-    CollectResult {
-        part,
-        counts,
-        usage: Default::default(),
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short,
-        long_context_above: None,
-        foreign: 0,
-    }
+fn missing(short: Option<ShortRead>) -> CollectResult {
+    CollectResult { short, ..collected(RequestCounts { total: 1, missing: 1, ..Default::default() }) }
 }
 
 /// By a clock that jumps to whatever is waited for: when the files are fetched, in milliseconds after the batch was seen to have
@@ -46,7 +33,7 @@ fn fetched(reading: ReadCounts) -> (Vec<i64>, String) {
             Step::Collect { .. } => {
                 at.push(now - NOW);
                 let short = ShortRead::after(memory.collected.get("batch-1"), reading, now);
-                memory.collected.insert("batch-1".into(), collected(short));
+                memory.collected.insert("batch-1".into(), missing(short));
             }
             Step::Wait { until, why } => {
                 told = why.blocked.map(|blocked| blocked.message).unwrap_or_default();

@@ -101,6 +101,27 @@ fn completed(batch_id: &str, counts: RequestCounts, retryable: i64) -> AttemptSt
     }
 }
 
+/// The answers of a batch, collected as one part, with its requests by outcome.
+fn collected(counts: RequestCounts) -> CollectResult {
+    CollectResult {
+        part: PartRef { name: "p".into(), sha256: "s".into() },
+        counts,
+        usage: Default::default(),
+        totals: None,
+        retryable: 0,
+        errors: vec![],
+        files: vec![],
+        short: None,
+        long_context_above: None,
+        foreign: 0,
+    }
+}
+
+/// So many requests, all of which succeeded.
+fn all_succeeded(requests: i64) -> RequestCounts {
+    RequestCounts { total: requests, succeeded: requests, ..Default::default() }
+}
+
 /// The manifest of a work that succeeded just now.
 fn manifest(work_id: &str, work_hash: &str) -> ManifestView {
     ManifestView {

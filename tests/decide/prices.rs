@@ -37,18 +37,8 @@ fn running() -> PollResult {
 fn after_settlement(job: &JobView, journal: &Journal) -> (Journal, Option<Cost>) {
     let mut memory = searched(memory());
     let tokens = TokenUsage { input_tokens: 1_000_000, ..TokenUsage::default() };
-    let collected = CollectResult {
-        part: PartRef { name: "p".into(), sha256: "s".into() },
-        counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
-        usage: BatchUsage { tokens, ..BatchUsage::default() },
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    };
+    let usage = BatchUsage { tokens, ..BatchUsage::default() };
+    let collected = CollectResult { usage, ..collected(all_succeeded(1)) };
     let ended = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
     memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: ended });
     memory.collected.insert("batch-1".into(), collected);

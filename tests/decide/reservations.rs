@@ -53,22 +53,8 @@ fn terms() -> Box<Terms> {
     Box::new(Terms { requests: 1, rates, long_context: None })
 }
 
-fn collected(tokens: TokenUsage) -> CollectResult {
-    let part = PartRef { name: "p".into(), sha256: "s".into() };
-    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let usage = BatchUsage { tokens, ..Default::default() };
-    CollectResult {
-        part,
-        counts,
-        usage,
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    }
+fn collected_with(tokens: TokenUsage) -> CollectResult {
+    CollectResult { usage: BatchUsage { tokens, ..Default::default() }, ..collected(all_succeeded(1)) }
 }
 
 fn first() -> AttemptKey {
@@ -184,7 +170,7 @@ fn the_cost_of_a_batch_is_in_the_ledger_before_the_journal_settles_it() {
         .looks
         .insert("batch-1".into(), seen(PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None }));
     let tokens = TokenUsage { input_tokens: 1_000_000, output_tokens: 50_000, ..TokenUsage::default() };
-    memory.collected.insert("batch-1".into(), collected(tokens));
+    memory.collected.insert("batch-1".into(), collected_with(tokens));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "without budgets");
     let usage = BatchUsage { tokens, ..BatchUsage::default() };
     let billed = Some(Box::new(Billed { told: 1, usage, long_context_above: None, billed_again: 0 }));

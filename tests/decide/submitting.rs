@@ -144,21 +144,8 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     memory.deleted.insert("file-1".into());
     let Step::Swap(next) = step(&lost, Some(&journal), &memory) else { panic!("the answer counts") };
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);
-    let part = PartRef { name: "p".into(), sha256: "s".into() };
-    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let collected = CollectResult {
-        part,
-        counts,
-        usage: Default::default(),
-        totals: None,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-        short: None,
-        long_context_above: None,
-        foreign: 0,
-    };
-    memory.collected.insert("batch-1".into(), collected);
+    let counts = all_succeeded(1);
+    memory.collected.insert("batch-1".into(), collected(counts));
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
     assert_eq!(next.shards[0].settled(), Some(counts));
 }
@@ -385,21 +372,7 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
         memory.cancelled.insert("batch-2".into());
         memory.looks.insert("batch-1".into(), seen(ended(9)));
         memory.looks.extend(twin.map(|look| ("batch-2".into(), look)));
-        let part = PartRef { name: "p".into(), sha256: "s".into() };
-        let counts = RequestCounts { total: 9, succeeded: 9, ..Default::default() };
-        let collected = CollectResult {
-            part,
-            counts,
-            usage: Default::default(),
-            totals: None,
-            retryable: 0,
-            errors: vec![],
-            files: vec![],
-            short: None,
-            long_context_above: None,
-            foreign: 0,
-        };
-        memory.collected.insert("batch-1".into(), collected);
+        memory.collected.insert("batch-1".into(), collected(all_succeeded(9)));
         match step(&job(), Some(&journal), &memory) {
             Step::Swap(next) => Ok(next.billed_again()),
             step => Err(Box::new(step)),

@@ -162,18 +162,8 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
             }
             Step::Collect { attempt_key, .. } => {
                 let requests = journal.shards[attempt_key.shard].requests;
-                let collected = CollectResult {
-                    part: PartRef { name: format!("part-{steps}"), sha256: "p".into() },
-                    counts: RequestCounts { total: requests, succeeded: requests, ..Default::default() },
-                    usage: Default::default(),
-                    totals: None,
-                    retryable: 0,
-                    errors: vec![],
-                    files: vec![],
-                    short: None,
-                    long_context_above: None,
-                    foreign: 0,
-                };
+                let part = PartRef { name: format!("part-{steps}"), sha256: "p".into() };
+                let collected = CollectResult { part, ..collected(all_succeeded(requests)) };
                 memory.collected.insert(batch_id(&attempt_key), collected);
             }
             Step::DeleteFiles { files, .. } => memory.deleted.extend(files),
