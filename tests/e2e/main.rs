@@ -58,5 +58,6 @@ mod schema;
 mod shards;
 mod tenancy;
 mod traces;
+mod two_installs;
 mod wait;
 mod webhooks;
