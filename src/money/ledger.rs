@@ -5,6 +5,7 @@
 //! reservations that were judged on a later revision. So a slow process neither settles nor releases the reservation of a later batch,
 //! nor does it reserve again for a batch that was settled, which would then be settled twice.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -14,12 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Billed, Terms, Usd};
 use crate::api::BudgetPeriod;
+use crate::fair::leaves_as_much;
 
 /// Number of days, and of months, whose sums are kept for a namespace: the current one, and its neighbors, which a clock that is wrong
 /// may need.
 const KEPT: usize = 3;
-/// Bytes of the largest ledger that takes a further reservation. A ConfigMap has room for 1 MiB.
+/// Bytes of the largest ledger that takes the first reservation of a namespace. A ConfigMap has room for 1 MiB.
 const ROOM: usize = 900 << 10;
+/// Bytes of the largest ledger that takes a further reservation of a namespace. The rest is for namespaces without one.
+const SHARED_ROOM: usize = ROOM / 4 * 3;
 /// Most bytes, as JSON, of a reservation without its names, and of the sums of a namespace without its name.
 const RESERVATION_BYTES: usize = 464;
 const SUMS_BYTES: usize = 400;
@@ -48,7 +52,7 @@ pub struct Ledger {
     /// Sums by namespace. Under the empty name: sums of namespaces that are not known any more.
     #[serde(default)]
     pub spent: BTreeMap<String, Sums>,
-    /// The last settlements of works, by the work's id, for a day.
+    /// The last settlements of works, for a day, by the work's id, which begins with its namespace and `/`.
     #[serde(default)]
     pub settled: BTreeMap<String, Settlement>,
 }
@@ -111,7 +115,7 @@ pub enum Unreserved {
         /// The revision that the journal has to exceed.
         past: u64,
     },
-    /// The ledger has no room for a further batch.
+    /// The ledger has no room for a further batch of the namespace.
     Full,
     /// A budget does not suffice.
     Exceeded {
@@ -245,7 +249,7 @@ impl Ledger {
                 return Err(Unreserved::Exceeded { used, amount: wanted.amount });
             }
         }
-        if !self.open.contains_key(key) && self.is_full() {
+        if !self.open.contains_key(key) && !self.has_room(key, &wanted) {
             return Err(Unreserved::Full);
         }
         self.open.insert(key.into(), wanted);
@@ -274,15 +278,17 @@ impl Ledger {
         true
     }
 
+    /// Forgets settlements before yesterday. If there are too many, the namespace with the most loses its oldest ones.
     fn forget_settlements(&mut self, today: Date) {
         let yesterday = today.yesterday().unwrap_or(today);
         self.settled.retain(|_, settled| settled.day >= yesterday);
         while self.settled.len() > SETTLED_WORKS {
-            let Some(oldest) = self.settled.iter().min_by_key(|(_, settled)| settled.day).map(|(work, _)| work.clone())
-            else {
-                return;
-            };
-            self.settled.remove(&oldest);
+            let mut works: BTreeMap<&str, usize> = BTreeMap::new();
+            self.settled.keys().for_each(|work| *works.entry(namespace_of(work)).or_default() += 1);
+            let rank =
+                |work: &str, of: &Settlement| (works.get(namespace_of(work)).copied(), Reverse((of.day, of.rev)));
+            let first = self.settled.iter().max_by_key(|(work, of)| rank(work, of)).map(|(work, _)| work.clone());
+            first.map(|work| self.settled.remove(&work));
         }
     }
 
@@ -373,20 +379,45 @@ impl Ledger {
         ledger
     }
 
-    /// Returns whether the ledger, as JSON, leaves no room for a further reservation.
-    fn is_full(&self) -> bool {
-        (self.open.len() + self.spent.len()) * RESERVATION_BYTES > ROOM / 4 && self.weight() > ROOM
+    /// Returns whether the ledger, as JSON, has room for a further reservation: only while as much stays free as its namespace takes
+    /// already. So no namespace fills the ledger for others, and one without a reservation has room that others do not take.
+    fn has_room(&self, key: &str, wanted: &Reservation) -> bool {
+        let weights = self.weights();
+        let used: usize = weights.values().sum();
+        let namespace = wanted.namespace.as_str();
+        let is_first = !self.open.values().any(|open| open.namespace == namespace);
+        let (room, held) = match weights.get(namespace) {
+            Some(held) if !is_first => (SHARED_ROOM, *held),
+            _ => (ROOM, 0),
+        };
+        let more = reservation_bytes(key, wanted) + sums_bytes(namespace);
+        leaves_as_much(room.saturating_sub(used) as u64, more as u64, held as u64)
     }
 
-    /// Returns the bytes of the ledger as JSON, at most, with room for the sums of each namespace that has a reservation.
-    fn weight(&self) -> usize {
-        let names = |(key, open): (&String, &Reservation)| key.len() + open.namespace.len() + open.job_uid.len();
-        let open: usize = self.open.iter().map(|open| names(open) + RESERVATION_BYTES).sum();
-        let of_open = self.open.values().map(|open| &open.namespace);
-        let namespaces: BTreeSet<&String> = self.spent.keys().chain(of_open).collect();
-        let settled: usize = self.settled.keys().map(|work| work.len() + SETTLED_BYTES).sum();
-        settled + open + namespaces.iter().map(|namespace| namespace.len() + SUMS_BYTES).sum::<usize>()
+    /// Returns the bytes that each namespace takes as JSON, at most, with room for its sums if it has a reservation.
+    fn weights(&self) -> BTreeMap<&str, usize> {
+        let open = self.open.iter().map(|(key, open)| (open.namespace.as_str(), reservation_bytes(key, open)));
+        let settled = self.settled.keys().map(|work| (namespace_of(work), work.len() + SETTLED_BYTES));
+        let mut weights: BTreeMap<&str, usize> = BTreeMap::new();
+        for (namespace, bytes) in open.chain(settled).chain(self.spent.keys().map(|namespace| (namespace.as_str(), 0)))
+        {
+            *weights.entry(namespace).or_insert_with(|| sums_bytes(namespace)) += bytes;
+        }
+        weights
     }
+}
+
+fn reservation_bytes(key: &str, open: &Reservation) -> usize {
+    key.len() + open.namespace.len() + open.job_uid.len() + RESERVATION_BYTES
+}
+
+fn sums_bytes(namespace: &str) -> usize {
+    namespace.len() + SUMS_BYTES
+}
+
+/// Returns the namespace of a work.
+fn namespace_of(work: &str) -> &str {
+    work.split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
 /// Returns the id of the work of a key.

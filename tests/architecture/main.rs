@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fair", &[]),
     ("hooks", &["fair", "standard_webhooks"]),
     ("lifecycle", &["api", "fair", "money"]),
-    ("money", &["api"]),
+    ("money", &["api", "fair"]),
     ("schedule", &["api"]),
     ("standard_webhooks", &[]),
     ("requests", &["api", "store"]),

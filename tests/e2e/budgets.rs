@@ -107,3 +107,33 @@ async fn a_namespace_that_used_up_its_budget_waits_and_others_go_on_whatever_bec
     scene.wait_condition("a2", "Submitted", "True", 60).await;
     assert_eq!(batches(&scene).await, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_provider_goes_with_it_once_no_job_needs_it() {
+    let mut scene = Scene::set("budget-gone", &["--batch-duration", "1h"]).await;
+    let budget = "  models: [{name: '*', prices: {inputUSDPerMillion: '0', outputUSDPerMillion: '100000'}}]\n  \
+                  budgets: [{period: Day, maxCostUSD: '5'}]\n";
+    scene.apply(&format!("{}{budget}", scene.manifest("provider.yaml")));
+    scene.restart().await;
+    scene.apply_job("a", json!({"spec": {"requestDefaults": {"max_completion_tokens": 10}}}));
+    scene.wait_condition("a", "Submitted", "True", 60).await;
+    let uid = scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.metadata.uid}"]);
+    let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), &scene.settings.home);
+    let map_name = format!("batchjob-operator-budgets-{uid}");
+    let is_there = || async { maps.get_opt(&map_name).await.unwrap().is_some() };
+    scene.kubectl(&["delete", "bprov", "llm", "--wait=false"]);
+    let names_the_job = || async {
+        scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.status}"]).contains("takes no new jobs").then_some(())
+    };
+    eventually("it stays for the job that runs", 60, names_the_job).await;
+    assert!(is_there().await);
+
+    let id = scene.get_job("a").await.status.unwrap().batches[0].provider_id.clone();
+    scene.finish(&json!({"id": id})).await;
+    scene.wait_complete("a").await;
+    let is_gone = || async {
+        scene.kubectl(&["get", "bprov", "llm", "--ignore-not-found", "-o", "name"]).is_empty().then_some(())
+    };
+    eventually("the provider goes", 60, is_gone).await;
+    assert!(!is_there().await, "its ledger goes before it");
+}

@@ -30,6 +30,10 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     let pause = if known.is_empty() { LISTED } else { WATCHED };
     let listed = if known.is_empty() || !is_seen_whole(ctx, provider) { listed(ctx, provider).await? } else { vec![] };
     if known.is_empty() && listed.is_empty() {
+        // While the finalizer is there: a failure, or a crash, leaves no ledger behind.
+        if !ctx.ledgers.delete_with(ctx, provider, false).await? {
+            return Ok(Some((old.clone(), WATCHED)));
+        }
         if finalizer::set::<P>(&ctx.client, provider.meta(), IN_USE_FINALIZER, false).await?.is_some() {
             info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
 use kube::api::PostParams;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::store::Writer;
@@ -88,16 +88,23 @@ impl<P: Provider> Watch<P> {
 /// Visits the providers of a watch, on events and on request, until the operator stops.
 async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>) {
     let Watch { scope, asked, known, writer } = watch;
+    let (gone, went) = mpsc::unbounded_channel();
     // A deletion increments the generation, and a finalizer of ours is no reason to ask the account.
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(ctx.clock.clone()))
         .modify(keep_for_the_watch)
+        .inspect_ok(move |event| {
+            if let watcher::Event::Delete(provider) = event {
+                // Nobody receives it if the operator stops.
+                let _ = gone.send(provider.clone());
+            }
+        })
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let asked = futures::stream::unfold(asked, |mut a| async { a.recv().await.map(|key| (key.object::<P>(), a)) });
-    Controller::for_stream(stream, known)
+    let visits = Controller::for_stream(stream, known)
         // A look waits in a queue of its own, so that one that waits for a server delays no other.
         .with_config(controller::Config::default().concurrency(0))
         .trigger_backoff(NoBackoff)
@@ -108,8 +115,18 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
             if let Err(error) = outcome {
                 log_stream_error("providers", &error);
             }
-        })
-        .await;
+        });
+    tokio::join!(visits, delete_ledgers(went, ctx));
+}
+
+/// Deletes the ledgers of providers that went without a visit: they had no finalizer of ours yet, or no longer.
+async fn delete_ledgers<P: Provider>(mut went: mpsc::UnboundedReceiver<P>, ctx: &Context) {
+    while let Some(provider) = went.recv().await {
+        if let Err(error) = ctx.ledgers.delete_with(ctx, &provider, true).await {
+            let (namespace, name) = (provider.namespace(), provider.name_any());
+            warn!(namespace, name, why = error.chain(), "the ledger of a provider that is gone could not be deleted");
+        }
+    }
 }
 
 /// Returns true if a watched provider is not whole: who uses it reads it from the API server.
@@ -180,8 +197,8 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     let (mut status, pause) = look::look(ctx, &provider, &old).await?;
     let uid = provider.uid().unwrap_or_default();
     status.models = ctx.experience.with(&uid, provider.namespace().as_deref(), &old.models);
-    if let Some(ledger) = ledger.filter(|_| !budgets.is_empty()) {
-        status.budgets = ledger.look_after(ctx, &budgets).await.unwrap_or_else(|error| {
+    if let Some(ledger) = ledger.as_ref().filter(|_| !budgets.is_empty()) {
+        status.budgets = ledger.look_after(ctx, &budgets, &old.budgets).await.unwrap_or_else(|error| {
             let (namespace, name) = (provider.namespace(), provider.name_any());
             warn!(
                 namespace,
@@ -196,10 +213,14 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     let quota = ctx.accounts.quota(&uid);
     report_use::<P>(&quota, &old, &mut status, ctx.clock.now());
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
-    if !write(ctx, &api, &provider, &old, status).await? {
+    let written = write(ctx, &api, &provider, &old, status).await;
+    if !matches!(written, Ok(true)) {
         ctx.price_lists.was_not_reported(&uid).await;
         quota.was_not_reported();
-        return Ok(Action::requeue(CHANGED));
+        if let Some(ledger) = &ledger {
+            ledger.was_not_reported();
+        }
+        return written.map(|_| Action::requeue(CHANGED));
     }
     ctx.experience.wrote(&uid);
     if is_back {

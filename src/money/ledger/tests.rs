@@ -5,6 +5,7 @@ use crate::api::{BatchUsage, TokenUsage};
 use crate::money::{LongRates, Rates};
 
 mod interleavings;
+mod room;
 
 fn usd(amount: &str) -> Usd {
     Usd::parse(amount).unwrap()
