@@ -1,10 +1,15 @@
 //! Places for batches: the limits of a provider object on what is in flight, and a limit on the jobs that submit at a time.
 
+mod job;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+use job::{GivenPlace, Job, Place};
+pub use job::{JobUse, Submission};
 
 use crate::api::EnqueuedTokenLimits;
 use crate::lifecycle::{
@@ -14,15 +19,6 @@ use crate::lifecycle::{
 /// Maximum number of jobs that submit at a time: twice the calls in flight, so that the right to submit does not expire in the
 /// queue. One namespace has at most half of these places, which is as many as calls are in flight.
 const SUBMITTING: usize = 16;
-/// Milliseconds after which a job that has a place, but whose POST is not under way, counts as stalled: it waits for its visit,
-/// or for its own store.
-const STALLED: i64 = 3_000;
-/// Milliseconds for which a place is kept for a job that does not use it.
-const KEPT: i64 = 30_000;
-/// Milliseconds for which a job that was about to submit counts as such without further news of it.
-const HEARD: i64 = 60_000;
-/// Milliseconds for which the status of a job counts while its journal is not read. Anybody may have written that status.
-const GUESSED: i64 = 600_000;
 /// Least milliseconds between two reports of the use of the account.
 const REPORT: i64 = 60_000;
 /// Milliseconds between two checks whether such a time is over.
@@ -69,57 +65,6 @@ pub struct AccountLimits {
     pub requests: Option<u64>,
     /// `models[].maxEnqueuedTokens`
     pub tokens: EnqueuedTokenLimits,
-}
-
-struct Job {
-    namespace: String,
-    /// Batches that may exist and have not ended.
-    live: Load,
-    /// Time at which the first of them is expected to end (Unix milliseconds).
-    next_end: Option<i64>,
-    /// Time at which it was guessed from the job's status; None if it is from the journal.
-    guessed: Option<i64>,
-    submission: Submission,
-    /// Time of the last report of `submission`.
-    said: i64,
-    place: Option<Place>,
-}
-
-/// A place of a job, for a batch of this load.
-struct Place {
-    load: BatchLoad,
-    given: GivenPlace,
-}
-
-/// What a job takes of its account, as its journal says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobUse {
-    /// Batches that may exist and have not ended.
-    pub live: Load,
-    /// Time at which the first of them is expected to end (Unix milliseconds); None if unknown.
-    pub next_end: Option<i64>,
-    /// Progress with one more.
-    pub submission: Submission,
-}
-
-/// Progress of a job with the submission of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submission {
-    /// The job does not submit.
-    None,
-    /// The job is about to submit: its intent is being written, or it holds a permit.
-    Begun,
-    /// The POST is under way, or waits for its turn at the account.
-    Posting,
-}
-
-/// A place that was given to a job.
-#[derive(Clone, Copy)]
-enum GivenPlace {
-    /// Given at this time, and not used yet.
-    Since(i64),
-    /// Used; the result shows in the job's journal when that is read next.
-    Used,
 }
 
 struct Waiter {
@@ -441,38 +386,6 @@ impl State {
         let limit = lack.and_then(|lack| Some((room.limit(&lack, &wants.load.model)?, lack)));
         let limit = limit.map(|(limit, lack)| (lack, limit));
         Some(QuotaFull::NoRoom { limit, before: all.iter().filter(is_before).count() })
-    }
-}
-
-impl Job {
-    fn of(namespace: &str) -> Job {
-        let (live, submission) = (Load::default(), Submission::None);
-        Job { namespace: namespace.into(), live, next_end: None, guessed: None, submission, said: 0, place: None }
-    }
-
-    /// Returns the share of its batches, unless a guess of it is too old.
-    fn live(&self, now: i64) -> Option<&Load> {
-        let is_out_of_date = self.guessed.is_some_and(|guessed| now >= guessed + GUESSED);
-        (!is_out_of_date).then_some(&self.live)
-    }
-
-    fn place(&self, now: i64) -> Option<&Place> {
-        self.place.as_ref().filter(|place| match place.given {
-            GivenPlace::Since(given) => now < given + KEPT,
-            GivenPlace::Used => self.is_submitting(now),
-        })
-    }
-
-    fn is_submitting(&self, now: i64) -> bool {
-        self.submission != Submission::None && now < self.said + HEARD
-    }
-
-    fn is_stalled(&self, now: i64) -> bool {
-        match (self.submission, self.place.as_ref().map(|place| place.given)) {
-            (Submission::Posting, _) => false,
-            (Submission::None, Some(GivenPlace::Since(given))) => now >= given + STALLED,
-            _ => now >= self.said + STALLED,
-        }
     }
 }
 

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::FutureExt;
 
+use super::job::{GUESSED, HEARD, KEPT, STALLED};
 use super::*;
 
 fn quota(limit: usize) -> (Arc<Quota>, Arc<AtomicI64>) {
