@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_collector_that_never_answers_holds_up_a_stop_for_two_seconds_and_records_for_no_time() {
+    async fn a_collector_that_never_answers_holds_up_a_stop_for_two_seconds_at_most_and_no_job() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (metrics, stop) = (Metrics::default(), CancellationToken::new());
         let (traces, exporter) = exporter(&format!("http://{}", silent.local_addr().unwrap()), &metrics);
@@ -223,7 +223,7 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(1) && metrics.trace_spans_dropped.get() > 0);
         stop.cancel();
         running.await.unwrap();
-        assert!(began.elapsed() < GRACE + Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
 
     #[test]
