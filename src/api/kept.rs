@@ -155,6 +155,7 @@ fn status(all: BatchJobStatus) -> BatchJobStatus {
         provider: all.provider,
         start_time: all.start_time,
         submission_time: all.submission_time,
+        last_progress_time: all.last_progress_time,
         completion_time: all.completion_time,
         // The presence of the input is kept, not its content.
         input: all.input.map(|_| InputStatus::default()),

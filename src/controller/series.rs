@@ -1,6 +1,6 @@
 //! The series of metrics that have names of namespaces and provider objects: what is under way, and their end when these are gone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::Context;
 use super::provider::ProviderKey;
+use crate::api::{BatchJob, conditions};
 use crate::telemetry::{Names, ProviderLoad};
 
 /// Time between two looks for names that are gone.
@@ -50,15 +51,35 @@ pub(super) fn count_loads(ctx: &Arc<Context>) {
 }
 
 fn loads(ctx: &Context) -> Vec<ProviderLoad> {
-    let providers = ctx.providers.by_uid();
-    let in_flight = ctx.accounts.in_flight().into_iter();
-    // A status can name any uid.
-    let known = in_flight.filter_map(|((uid, namespace), load)| {
-        let provider = providers.get(&uid)?.to_string();
+    let (providers, now) = (ctx.providers.by_uid(), ctx.clock.now());
+    let mut loads: BTreeMap<(String, String), ProviderLoad> = BTreeMap::new();
+    let mut of = |namespace: String, provider: String, more: ProviderLoad| {
+        let load = loads.entry((namespace.clone(), provider.clone()));
+        load.or_insert_with(|| ProviderLoad { namespace, provider, ..ProviderLoad::default() }).add(&more);
+    };
+    for ((uid, namespace), load) in ctx.accounts.in_flight() {
+        // A status can name any uid.
+        let Some(provider) = providers.get(&uid) else { continue };
         let batches = u64::try_from(load.batches).unwrap_or(u64::MAX);
-        Some(ProviderLoad { namespace, provider, batches, requests: load.requests, tokens: load.tokens() })
-    });
-    known.collect()
+        let (requests, tokens) = (load.requests, load.tokens());
+        let load = ProviderLoad { batches, requests, tokens, ..ProviderLoad::default() };
+        of(namespace, provider.to_string(), load);
+    }
+    for job in ctx.jobs.watched_in(None) {
+        let Some(seconds_without_progress) = seconds_without_progress(&job, now) else { continue };
+        let namespace = job.namespace().unwrap_or_default();
+        let provider = ProviderKey::referred_to(&job.spec.provider_ref, &namespace).to_string();
+        of(namespace, provider, ProviderLoad { seconds_without_progress, ..ProviderLoad::default() });
+    }
+    loads.into_values().collect()
+}
+
+/// Returns the seconds since the last progress of a job whose batches run; None if none does.
+fn seconds_without_progress(job: &BatchJob, now: i64) -> Option<u64> {
+    let status = job.status.as_ref().filter(|status| status.outcome.is_none())?;
+    conditions::status_of(&status.conditions, conditions::PROGRESSING)?;
+    let last = status.last_progress_time.as_ref()?.0.as_millisecond();
+    Some(u64::try_from(now.saturating_sub(last) / 1_000).unwrap_or_default())
 }
 
 /// Looks for names that are gone, until the operator stops.

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::names::{OTHER, share_out};
 
-/// Most pairs of a namespace and a provider that have series of their own, three at most; the others are summed.
+/// Most pairs of a namespace and a provider that have series of their own, four each; the others are summed.
 const PAIRS: usize = 300;
 /// Most budgets that have series, three each.
 const BUDGETS: usize = 250;
@@ -28,10 +28,14 @@ pub struct ProviderLoad {
     pub requests: u64,
     /// Input tokens that are expected of them.
     pub tokens: u64,
+    /// Seconds since the last progress of the job that has had none for the longest time.
+    pub seconds_without_progress: u64,
 }
 
 impl ProviderLoad {
-    fn add(&mut self, other: &ProviderLoad) {
+    /// Adds what other jobs have under way.
+    pub fn add(&mut self, other: &ProviderLoad) {
+        self.seconds_without_progress = self.seconds_without_progress.max(other.seconds_without_progress);
         for (sum, more) in
             [(&mut self.batches, other.batches), (&mut self.requests, other.requests), (&mut self.tokens, other.tokens)]
         {
@@ -130,10 +134,15 @@ impl AtProviders {
 impl Collector for AtProviders {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let loads = self.loads();
-        let counts: [Count; 3] = [
+        let counts: [Count; 4] = [
             ("batches_in_flight", "Batches that may run, by namespace and provider object", |load| load.batches),
             ("enqueued_requests", "Requests of batches that may run", |load| load.requests),
             ("enqueued_tokens", "Input tokens that are expected of batches that may run", |load| load.tokens),
+            (
+                "seconds_without_progress",
+                "Time since the last progress of the running job that has had none for the longest time",
+                |load| load.seconds_without_progress,
+            ),
         ];
         for (name, help, count) in counts {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -211,6 +220,7 @@ mod tests {
             batches: 2,
             requests: 6,
             tokens: 600,
+            seconds_without_progress: n.unsigned_abs().into(),
         };
         metrics.count_loads(move || (0..1_000).map(|n| load("greedy", n)).chain([load("shop", 1)]).collect());
         let samples = samples(&metrics, "batchjob_batches_in_flight{");
@@ -221,6 +231,7 @@ mod tests {
         let sum: u64 = samples.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
         assert_eq!(sum, 2_002);
         assert!(text_has(&metrics, r#"batchjob_enqueued_requests{namespace="other",provider="other"} 4206"#));
+        assert!(text_has(&metrics, r#"batchjob_seconds_without_progress{namespace="other",provider="other"} 999"#));
         assert!(text_has(&metrics, r#"batchjob_enqueued_tokens{namespace="shop",provider="BatchProvider/1"} 600"#));
     }
 }

@@ -132,10 +132,13 @@ async fn run(scene: &Scene, name: &str) {
     scene.wait_tidy(name).await;
 }
 
-/// Brings about what the alerts are about: a question, an obstacle, a store and a webhook that do not answer, a provider and a
-/// schedule that cannot work, an error of the provider, a batch that nobody follows, and a forged event.
+/// Brings about what the alerts are about: a batch that hangs, a question, an obstacle, a store and a webhook that do not answer, a
+/// provider and a schedule that cannot work, an error of the provider, a batch that nobody follows, and a forged event.
 async fn troubles(scene: &Scene, webhooks: &str) {
     let nowhere = "http://127.0.0.1:9/";
+    // The shortest time after which a batch hangs.
+    scene.apply_job("hangs", json!({"spec": {"progressDeadlineSeconds": 60}}));
+    scene.batch_of("hangs").await;
     scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
     scene.apply_job("held", json!({}));
     scene.wait_condition("held", "Held", "True", 60).await;
@@ -254,6 +257,7 @@ async fn prometheus_sees_what_needs_a_person_every_query_returns_series_and_jobs
     let wanted: BTreeSet<String> = [
         "BatchJobsHeld",
         "BatchJobsStalled",
+        "BatchJobsNotProgressing",
         "BatchProviderNotReady",
         "BatchProviderBudgetNearlySpent",
         "BatchScheduleNotReady",
@@ -264,7 +268,7 @@ async fn prometheus_sees_what_needs_a_person_every_query_returns_series_and_jobs
     .map(String::from)
     .into();
     let mut raised = BTreeSet::new();
-    until(60, async || {
+    until(120, async || {
         raised = prometheus.raised().await;
         // Those about the share of failures depend on how much else is asked.
         raised.retain(|alert| !alert.ends_with("Errors"));

@@ -63,7 +63,7 @@ fn metrics() -> BTreeSet<String> {
     metrics.used(&names, Usage { cost_and_saved_usd: Some((1.0, 1.0)), ..Usage::default() });
     let budget = BudgetUse { namespace: namespace.clone(), period: "Day", budget: 10.0, spent: 1.0, left: 9.0 };
     metrics.budgets(&namespace, &provider, vec![budget]);
-    let load = ProviderLoad { namespace, provider, batches: 1, requests: 10, tokens: 100 };
+    let load = ProviderLoad { namespace, provider, batches: 1, requests: 10, tokens: 100, seconds_without_progress: 1 };
     metrics.count_loads(move || vec![load.clone()]);
     metrics.batch_turnaround("OpenAI", Duration::from_secs(60));
     metrics.completion_lag(Duration::from_secs(1));

@@ -53,7 +53,11 @@ pub(super) fn times(old: &Journal, new: &Journal, memory: &Memory) -> Vec<Times>
         AttemptState::Submitted { batch_id, at } => {
             let look = memory.looks.get(batch_id)?;
             let has_ended = matches!(look.seen, PolledState::Ended { .. });
-            has_ended.then_some(Times { submitted: *at, ended: look.at })
+            let reported = memory.times.get(batch_id).map_or(0, |times| times.reported.completed_at);
+            // A clock that is wrong by more than the batch took says nothing.
+            let is_usable = |ended: &i64| (*at..=look.at).contains(ended);
+            let ended = Some(reported.saturating_mul(1_000)).filter(is_usable).unwrap_or(look.at);
+            has_ended.then_some(Times { submitted: *at, ended })
         }
         _ => None,
     };
@@ -109,8 +113,8 @@ fn usage(shard: &Shard) -> Option<Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::BatchUsage;
-    use crate::lifecycle::{Owner, Payload};
+    use crate::api::{BatchEnd, BatchUsage};
+    use crate::lifecycle::{Owner, Payload, PollResult, ReportedTimes};
     use crate::money::{Cost, Prices, Usd};
 
     fn journal(state: AttemptState) -> Journal {
@@ -158,6 +162,22 @@ mod tests {
         assert_eq!(settled(&submitted, &ended("expired")), [("gpt", used)].into());
         assert_eq!(settled(&ended("expired"), &ended("lost")), [].into());
         assert_eq!(settled(&submitted, &submitted), [].into());
+    }
+
+    #[test]
+    fn a_batch_ends_when_its_provider_says_unless_that_cannot_be() {
+        let submitted = journal(AttemptState::Submitted { batch_id: "b".into(), at: 10_000 });
+        let times = |completed_at: i64| {
+            let mut memory = Memory::default();
+            let seen = PolledState::Ended { state: BatchEnd::Completed, done: 3, rejected: None };
+            let reported = ReportedTimes { completed_at, ..ReportedTimes::default() };
+            memory.looked("b".into(), PollResult { at: 90_000, seen }, reported);
+            times(&submitted, &ended("completed"), &memory)
+        };
+        for (completed_at, ended) in [(60, 60_000), (0, 90_000), (5, 90_000), (91, 90_000), (i64::MAX, 90_000)] {
+            assert_eq!(times(completed_at), [Times { submitted: 10_000, ended }], "{completed_at}");
+        }
+        assert_eq!(super::times(&submitted, &ended("completed"), &Memory::default()), []);
     }
 
     #[test]

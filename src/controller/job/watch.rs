@@ -143,6 +143,9 @@ fn has_status(job: &BatchJob) -> Option<u64> {
     Some(u64::from(job.status.is_some()))
 }
 
+/// The value of the label `condition` for jobs whose condition `Progressing` is False.
+const NOT_PROGRESSING: &str = "NotProgressing";
+
 /// Returns the numbers of jobs that need a person, by condition.
 pub(super) fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
     let of = |condition: &'static str| {
@@ -157,7 +160,14 @@ pub(super) fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
             open.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
     };
-    vec![of(conditions::HELD), of(conditions::STALLED)]
+    vec![of(conditions::HELD), of(conditions::STALLED), (NOT_PROGRESSING, not_progressing(known))]
+}
+
+/// Returns the number of jobs whose batches do not get on.
+fn not_progressing(known: &[Store<BatchJob>]) -> i64 {
+    let jobs = known.iter().flat_map(Store::state);
+    let of = |job: &BatchJob| conditions::status_of(&job.status.as_ref()?.conditions, conditions::PROGRESSING);
+    i64::try_from(jobs.filter(|job| of(job) == Some(false)).count()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -182,9 +192,15 @@ mod tests {
     #[test]
     fn jobs_that_wait_for_a_person_are_counted_and_those_that_were_told_to_stop_are_not() {
         let job = |name: &str, outcome: serde_json::Value| -> BatchJob {
-            let stalled = serde_json::json!({"type": "Stalled", "status": "True", "reason": "Any", "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z"});
-            let mut status = serde_json::json!({"conditions": [stalled]});
+            let condition = |type_: &str, status: &str| {
+                serde_json::json!({"type": type_, "status": status, "reason": "Any", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            };
+            let mut conditions = vec![condition("Stalled", "True")];
+            if outcome.is_null() {
+                conditions.push(condition("Progressing", "False"));
+            }
+            let mut status = serde_json::json!({ "conditions": conditions });
             if !outcome.is_null() {
                 status["outcome"] = outcome;
             }
@@ -198,6 +214,6 @@ mod tests {
         for (name, outcome) in [("runs", None), ("failed-for-free", Some("Failed")), ("stopped", Some("Cancelled"))] {
             writer.apply_watcher_event(&watcher::Event::Apply(job(name, outcome.into())));
         }
-        assert_eq!(in_need(&[known]), [(conditions::HELD, 0), (conditions::STALLED, 2)]);
+        assert_eq!(in_need(&[known]), [(conditions::HELD, 0), (conditions::STALLED, 2), (NOT_PROGRESSING, 1)]);
     }
 }

@@ -219,11 +219,7 @@ pub(crate) async fn account(
         }
     };
     let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name, since).await?;
-    let of = ProviderKey {
-        kind: reference.kind,
-        namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
-        name: reference.name.clone(),
-    };
+    let of = ProviderKey::referred_to(reference, namespace);
     let source = prices::Source {
         kind: reference.kind,
         name: &reference.name,

@@ -9,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
 use super::Provider;
-use crate::api::ProviderKind;
+use crate::api::{ProviderKind, ProviderReference};
 
 /// Milliseconds between two looks at an account that jobs ask for.
 const ASKED_AGAIN: i64 = 15_000;
@@ -37,6 +37,12 @@ impl ProviderKey {
         let meta = provider.meta();
         let (namespace, name) = (meta.namespace.clone(), meta.name.clone().unwrap_or_default());
         ProviderKey { kind: P::KIND, namespace, name }
+    }
+
+    /// Returns the object that a job of `namespace` refers to.
+    pub fn referred_to(reference: &ProviderReference, namespace: &str) -> ProviderKey {
+        let namespace = (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string());
+        ProviderKey { kind: reference.kind, namespace, name: reference.name.clone() }
     }
 
     pub fn object<P: Provider + Resource<DynamicType = ()>>(self) -> ObjectRef<P> {
