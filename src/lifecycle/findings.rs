@@ -128,7 +128,7 @@ pub struct PollResult {
     pub seen: PolledState,
 }
 
-/// Times of a batch by the provider's record of it, in Unix seconds; 0 for what it does not tell.
+/// Times of a batch by the provider's record of it, in Unix seconds; 0 for what it does not tell. And whether it is about to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReportedTimes {
     /// Creation.
@@ -137,6 +137,8 @@ pub struct ReportedTimes {
     pub completed_at: i64,
     /// Expiry.
     pub expires_at: i64,
+    /// Whether all requests are done, and the files with the answers are being written.
+    pub is_finalizing: bool,
 }
 
 /// Times of a batch that looks at it showed.

@@ -210,7 +210,7 @@ mod tests {
         }
         let mut memory = Memory::default();
         let look = PollResult { at: 50_000, seen: PolledState::Ended { state: seen, done: 10, rejected: None } };
-        memory.looked("b".into(), look, ReportedTimes { created_at, completed_at, expires_at: 0 });
+        memory.looked("b".into(), look, ReportedTimes { created_at, completed_at, ..ReportedTimes::default() });
         let lessons = learned(&runs, &settled, &memory);
         assert!(lessons.len() < 2 && learned(&settled, &settled, &memory).is_empty(), "once: {lessons:?}");
         lessons.first().map(|lesson| lesson.turnaround.p50_seconds)

@@ -13,8 +13,6 @@ use crate::api::text::clock_time;
 const EXPIRY_GRACE: i64 = 3_600_000;
 /// Milliseconds for which a batch may still run once all of its requests are done.
 const FINALIZING_GRACE: i64 = 3_600_000;
-/// The provider's word for a batch whose files are being written.
-const FINALIZING: &str = "finalizing";
 
 /// What the looks at the batches of a job show of their progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +33,11 @@ pub(super) enum Progressing {
 }
 
 /// A batch that runs, by the last look at it.
-struct RunningBatch<'a> {
+struct RunningBatch {
     attempt_key: AttemptKey,
     submitted_at: i64,
     requests: i64,
     done: i64,
-    state: &'a str,
     looked_at: i64,
     times: SeenTimes,
 }
@@ -82,16 +79,16 @@ fn recorded<'a>(o: &'a Observed, shard: &Shard) -> Option<(Recorded, Option<(&'a
     Some(((attempt.number, *at), look))
 }
 
-impl<'a> RunningBatch<'a> {
+impl RunningBatch {
     fn of(
         shard: usize,
         (of, (attempt, submitted_at)): (&Shard, Recorded),
-        look: &'a PollResult,
+        look: &PollResult,
         times: SeenTimes,
-    ) -> Option<RunningBatch<'a>> {
-        let PolledState::Running { state, done } = &look.seen else { return None };
-        let (attempt_key, requests, done) = (AttemptKey { shard, attempt }, of.requests, *done);
-        Some(RunningBatch { attempt_key, submitted_at, requests, done, state, looked_at: look.at, times })
+    ) -> Option<RunningBatch> {
+        let PolledState::Running { done, .. } = look.seen else { return None };
+        let (attempt_key, requests, done) = (AttemptKey { shard, attempt }, of.requests, done);
+        Some(RunningBatch { attempt_key, submitted_at, requests, done, looked_at: look.at, times })
     }
 
     /// Returns the time of expiry (Unix milliseconds): the provider's, or else that of a batch which got the job's window.
@@ -103,7 +100,7 @@ impl<'a> RunningBatch<'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.state == FINALIZING || self.requests > 0 && self.done >= self.requests
+        self.times.reported.is_finalizing || self.requests > 0 && self.done >= self.requests
     }
 }
 

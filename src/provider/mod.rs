@@ -181,6 +181,8 @@ pub struct Batch {
     pub completed_at: i64,
     /// Time at which the batch expires (Unix seconds); 0 if the provider does not tell.
     pub expires_at: i64,
+    /// Whether all requests are done, and the files with the answers are being written.
+    pub is_finalizing: bool,
     /// The input file.
     pub input_file_id: Option<String>,
     /// The file with the answers.

@@ -27,7 +27,8 @@ impl World {
     pub fn look(&mut self, at: i64, state: &str, done: &[i64], expires_at: i64) -> bool {
         for (n, done) in done.iter().enumerate() {
             let seen = PolledState::Running { state: state.into(), done: *done };
-            let reported = ReportedTimes { expires_at, ..ReportedTimes::default() };
+            let is_finalizing = state == "finalizing";
+            let reported = ReportedTimes { expires_at, is_finalizing, ..ReportedTimes::default() };
             self.memory.looked(format!("batch-{n}"), PollResult { at, seen }, reported);
         }
         self.write(at)

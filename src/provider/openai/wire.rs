@@ -50,6 +50,7 @@ pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
         unusable: unusable.collect(),
         id: id(value, "id").unwrap_or_default(),
         state: words::state(&status),
+        is_finalizing: words::is_finalizing(&status),
         status,
         created_at: seconds(value.get("created_at")),
         completed_at: seconds(value.get("completed_at")),

@@ -18,6 +18,11 @@ pub(super) fn state(word: &str) -> State {
     }
 }
 
+/// Returns whether a word in lower case says that all requests are done, and the files with the answers are being written.
+pub(super) fn is_finalizing(word: &str) -> bool {
+    word == "finalizing"
+}
+
 /// Returns the kind of the error with which a batch failed as a whole.
 pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_id: Option<&str>) -> ErrorKind {
     if let Some(kind) = dialect.class_of(code) {

@@ -96,8 +96,8 @@ impl Call {
 }
 
 fn times(batch: &Batch) -> ReportedTimes {
-    let Batch { created_at, completed_at, expires_at, .. } = *batch;
-    ReportedTimes { created_at, completed_at, expires_at }
+    let Batch { created_at, completed_at, expires_at, is_finalizing, .. } = *batch;
+    ReportedTimes { created_at, completed_at, expires_at, is_finalizing }
 }
 
 /// Returns the state of a batch by the provider's record of it.
