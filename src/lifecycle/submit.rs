@@ -123,7 +123,8 @@ fn file_for<'a>(o: &'a Observed, journal: &'a Journal, attempt_key: AttemptKey) 
 fn without_uncounted_file(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Option<Step> {
     let file = file_for(o, journal, attempt_key)?;
     let is_to_go = o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(file);
-    is_to_go.then(|| Step::DeleteFiles { files: vec![file.into()], attempt_key: Some(attempt_key), must: false })
+    // Another process may be about to send it, so this is decided on the journal as it is.
+    is_to_go.then(|| Step::DeleteFiles { files: vec![file.into()], attempt_key: Some(attempt_key), must: true })
 }
 
 fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {

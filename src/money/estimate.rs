@@ -216,6 +216,16 @@ mod tests {
         assert_eq!(of(20_000, 5), ("0.05".into(), "0.20".into()));
     }
 
+    #[test]
+    fn the_ceiling_of_input_is_at_the_price_of_cached_tokens_if_that_is_the_dearer_one() {
+        let usd = |amount| Usd::parse(amount).unwrap();
+        let batch = Rates { input: usd("1"), cached_input: usd("3"), ..Rates::default() };
+        let prices = Prices { batch, ..Prices::default() };
+        let hints = TokenHints { text_bytes: 1_000_000, max_output_tokens: 1, ..TokenHints::default() };
+        let ceiling = TokenEstimate::of(&hints, 1, NONE).ceiling_cost(&prices).unwrap();
+        assert_eq!(ceiling.rounded(), "3.00");
+    }
+
     proptest! {
         #[test]
         fn the_ceiling_is_never_below_the_expectation(

@@ -87,6 +87,8 @@ mod tests {
                 assert_eq!(count(&lines).await.model, None, "{other}");
             }
         }
+        let two = chat(r#""model":"cheap","max_tokens":5,"model":"dear""#);
+        assert_eq!(count(&[two]).await.model, None, "servers differ in the one that they heed");
         let unread = count(&[cheap, "no request".into()]).await.hints;
         assert_eq!((unread.unlimited_requests, unread.opaque_requests), (1, 1));
     }

@@ -258,7 +258,7 @@ fn a_file_that_this_process_did_not_count_is_deleted_and_uploaded_anew() {
     let (journal, key) = (journal(owner("j", "u"), Some(refusal)), AttemptKey { shard: 0, attempt: 2 });
     let mut memory = memory();
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::WriteIntent { .. }), "without budgets");
-    let delete = Step::DeleteFiles { files: vec!["file-1".into()], attempt_key: Some(key), must: false };
+    let delete = Step::DeleteFiles { files: vec!["file-1".into()], attempt_key: Some(key), must: true };
     assert_eq!(step(&budgeted(), Some(&journal), &memory), delete);
     memory.contents.insert("file-1".into(), content());
     assert!(matches!(step(&budgeted(), Some(&journal), &memory), Step::Reserve { .. }), "it was counted");
@@ -316,4 +316,25 @@ fn an_earlier_journal_that_was_put_back_goes_on_behind_the_revision_that_the_led
     journal.rev = u64::MAX;
     memory.later = later(u64::MAX, Some(u64::MAX));
     assert!(matches!(step(&budgeted(), Some(&journal), &memory), Step::Swap(_)), "no number is too large");
+}
+
+/// A person said that there is no batch, which is no proof.
+#[test]
+fn the_reservation_of_a_batch_that_was_written_off_does_not_end_without_cost() {
+    let job = JobView { stop: Some(StopPolicy::Cancel), ..budgeted() };
+    for (written_off, free) in [(0, vec![0]), (1, vec![])] {
+        let revoked = AttemptState::Revoked { message: "m".into() };
+        let mut journal = journal(owner("j", "u"), Some(revoked));
+        journal.shards[0].written_off = written_off;
+        journal.commit = Some(Commit {
+            outcome: Outcome::Cancelled,
+            reason: "Cancelled".into(),
+            message: "m".into(),
+            at: NOW,
+            requests: RequestCounts { total: 1, cancelled: 1, ..Default::default() },
+            spending: Default::default(),
+        });
+        let unbilled = Unbilled { shards: free.into_iter().collect(), from: 1 };
+        assert_eq!(step(&job, Some(&journal), &memory()), Step::Release { unbilled });
+    }
 }

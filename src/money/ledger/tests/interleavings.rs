@@ -357,8 +357,8 @@ impl World {
                     job,
                     day: open.day,
                     ceiling: open.amount,
-                    cost: Some(open.amount),
-                    counted: (1, open.amount),
+                    cost: Some(cost),
+                    counted: (1, cost),
                 }),
             }
         }
