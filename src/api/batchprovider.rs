@@ -38,13 +38,13 @@ pub type ClusterBatchProvider = WithoutManagedFields<ClusterBatchProviderObject>
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "In flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
         priority = 1
-    )
+    ),
+    printcolumn(name = "In-Flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -283,13 +283,13 @@ pub struct ProviderStatus {
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "In flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
         priority = 1
-    )
+    ),
+    printcolumn(name = "In-Flight", type_ = "integer", json_path = ".status.batchesInFlight", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterBatchProviderSpec {

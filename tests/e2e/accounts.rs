@@ -92,7 +92,7 @@ async fn a_provider_says_whether_its_account_works_and_what_to_do_if_not() {
     }
     let table = scene.kubectl(&["get", "batchproviders", "-o", "wide"]);
     let words: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(words[0], ["NAME", "READY", "TYPE", "URL", "AGE", "REASON"]);
+    assert_eq!(words[0], ["NAME", "READY", "TYPE", "URL", "AGE", "REASON", "IN-FLIGHT"]);
     let llm = words.iter().find(|w| w[0] == "llm").unwrap();
     assert_eq!((llm[1], llm[5]), ("True", "Probed"));
     scene.apply(&secret("later", "api-key", "sk-test"));

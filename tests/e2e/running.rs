@@ -221,7 +221,8 @@ async fn a_one_line_job_asks_the_api_server_for_little() {
         calls.iter().filter(|((v, r, _), _)| v == verb && r == resource).map(|(_, n)| n).sum()
     };
     assert!(count("get", "batchjobs") <= 8, "{calls:#?}");
-    assert!(count("get", "batchproviders") <= 1, "{calls:#?}");
+    // One of them is the look that shows in the provider's status what is in flight, at most once a minute for all jobs.
+    assert!(count("get", "batchproviders") <= 2, "{calls:#?}");
     assert!(count("get", "secrets") <= 2, "{calls:#?}");
     assert!(count("patch", "batchjobs/status") <= 4, "{calls:#?}");
     assert_eq!(count("update", "batchjobs/status"), 0, "{calls:#?}");

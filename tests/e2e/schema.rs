@@ -60,7 +60,7 @@ async fn what_cannot_work_is_refused_with_advice() {
             ),
             "`baseURL` of type 'OpenAI' must begin with `https://`",
         ),
-        (priced(json!([{"name": "m"}])), "needs `prices`, `maxInputTokens` or `maxOutputTokens`"),
+        (priced(json!([{"name": "m"}])), "needs `prices`, `maxInputTokens`, `maxOutputTokens` or `maxEnqueuedTokens`"),
         (priced(json!([{"name": "a b", "maxInputTokens": 1}])), "spec.models[0].name"),
         (priced(json!([{"name": "a*b", "maxInputTokens": 1}])), "spec.models[0].name"),
         (priced(json!([{"name": "m", "maxInputTokens": 1}, {"name": "m", "maxInputTokens": 2}])), "Duplicate value"),
