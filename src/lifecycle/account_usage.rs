@@ -73,9 +73,7 @@ pub fn use_changed(old: &ProviderStatus, new: &ProviderStatus) -> Option<(bool, 
         (None, Some(1)) => Some((true, "the provider takes one batch at a time for now: it refused more".into())),
         (None, Some(n)) => Some((
             true,
-            format!(
-                "the provider takes {n} batches at a time for now: it refused more, which are tried again by and by"
-            ),
+            format!("the provider takes {n} batches at a time for now: it refused more; more are tried later"),
         )),
         (Some(_), None) => Some((false, "the provider has room again for as many batches as its limits allow".into())),
         _ => None,

@@ -32,7 +32,7 @@ pub struct Room {
 pub struct InFlight {
     /// Batches in flight by namespace, including those that were admitted and not requested yet.
     pub batches: BTreeMap<String, usize>,
-    /// What these batches take.
+    /// The share that these batches take.
     pub load: Load,
     /// Jobs that are about to request a batch, by namespace.
     pub submitting: BTreeMap<String, usize>,
@@ -55,7 +55,7 @@ pub struct Applicant {
     pub created: i64,
     /// Number in the order of arrival: of jobs of one second, the lowest goes first.
     pub turn: u64,
-    /// What the batch takes.
+    /// The share that the batch takes.
     pub load: BatchLoad,
 }
 

@@ -23,7 +23,7 @@ const LARGEST_STEP: usize = 64;
 /// Most models of an account whose refusals are remembered.
 const MODELS: usize = 64;
 
-/// What a change of a journal says about the room of the account.
+/// News of a change of a journal about the room of the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CapacityNews {
     /// A batch was refused: there is no room for one more.
@@ -43,21 +43,22 @@ impl CapacityNews {
 
 /// Returns what a change of the journal from `old` to `new` says about the room of the account.
 pub fn capacity_news(old: &Journal, new: &Journal) -> Vec<CapacityNews> {
-    let state = |shard: &Shard| shard.attempt.as_ref().map(|attempt| (attempt.number, attempt.state.clone()));
-    let changed = new.shards.entries().filter(|(index, shard)| old.shards.get(*index).map(state) != Some(state(shard)));
-    let was_settled = |index| {
+    let refusal = |(index, shard): (usize, &Shard)| {
+        let attempt = shard.attempt.as_ref()?;
         let before = old.shards.get(index).and_then(|shard| shard.attempt.as_ref());
-        before.is_some_and(|attempt| matches!(attempt.state, AttemptState::Settled { .. }))
-    };
-    let news = changed.filter_map(|(index, shard)| match &shard.attempt.as_ref()?.state {
-        AttemptState::Refused { refusal: Refusal::Capacity, .. } => Some(CapacityNews::Refused),
-        AttemptState::Refused { refusal: Refusal::TokenLimit, .. } => {
-            Some(CapacityNews::TokensRefused(shard.model.clone()))
+        if before.is_some_and(|before| (before.number, &before.state) == (attempt.number, &attempt.state)) {
+            return None;
         }
-        AttemptState::Settled { .. } if !was_settled(index) => Some(CapacityNews::Ran(shard.model.clone())),
-        _ => None,
-    });
-    news.collect()
+        match attempt.state {
+            AttemptState::Refused { refusal: Refusal::Capacity, .. } => Some(CapacityNews::Refused),
+            AttemptState::Refused { refusal: Refusal::TokenLimit, .. } => {
+                Some(CapacityNews::TokensRefused(shard.model.clone()))
+            }
+            _ => None,
+        }
+    };
+    let ran = new.settled_since(old).map(|(_, shard)| CapacityNews::Ran(shard.model.clone()));
+    new.shards.entries().filter_map(refusal).chain(ran).collect()
 }
 
 /// The room that an account showed to have, as far as it is less than its limits.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::plan_forecast::PlannedModel;
 use super::pricing::Pricing;
+use super::shard::Shard;
 use super::shard_list::Shards;
 use crate::api::{
     CanaryApproval, DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_CANARY,
@@ -220,6 +221,17 @@ pub struct Commit {
 }
 
 impl Journal {
+    /// Returns the shards whose batch was settled since `old`, an earlier revision. The first of each pair is the shard as it was; None
+    /// if it is new.
+    pub fn settled_since<'a>(&'a self, old: &'a Journal) -> impl Iterator<Item = (Option<&'a Shard>, &'a Shard)> {
+        let is_settled = |shard: &Shard| {
+            shard.attempt.as_ref().is_some_and(|attempt| matches!(attempt.state, AttemptState::Settled { .. }))
+        };
+        let settled = self.shards.entries().filter(move |(_, shard)| is_settled(shard));
+        let pairs = settled.map(|(index, shard)| (old.shards.get(index), shard));
+        pairs.filter(move |(before, _)| !before.is_some_and(is_settled))
+    }
+
     /// Returns the first journal of a new work.
     pub fn open(work_id: String, owner: Owner, spec_hash: String) -> Self {
         Journal {

@@ -1,4 +1,4 @@
-//! What finished batches teach about their models: tokens and turnaround, from which those of later jobs are estimated.
+//! Experience with the models of an account: tokens and turnaround of finished batches, from which those of later jobs are estimated.
 
 use super::Turnaround;
 use super::attempt::AttemptState;
@@ -18,12 +18,9 @@ const LONGEST: i64 = 30 * 86_400;
 /// Returns what is learned of a change of the journal from `old` to `new`, for each batch that was settled by it: the model, the
 /// tokens if all requests were answered with a count of them, and the turnaround if the batch completed.
 pub fn learned(old: &Journal, new: &Journal, memory: &Memory) -> Vec<ModelStatus> {
-    let settled =
-        |shard: &Shard| matches!(shard.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Settled { .. }));
-    let before = |index: usize| old.shards.get(index).filter(|shard| !settled(shard));
-    let ended = new.shards.entries().filter(|(_, shard)| settled(shard) && !shard.model.is_empty());
-    let of = |(index, shard): (usize, &Shard)| {
-        let before = before(index)?;
+    let ended = new.settled_since(old).filter(|(_, shard)| !shard.model.is_empty());
+    let of = |(before, shard): (Option<&Shard>, &Shard)| {
+        let before = before?;
         let tokens = tokens(shard).unwrap_or_default();
         let turnaround = turnaround(before, shard, memory).unwrap_or_default();
         let is_any = !tokens.is_zero() || !turnaround.is_empty();

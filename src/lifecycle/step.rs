@@ -68,7 +68,7 @@ pub enum Step {
         attempt_key: AttemptKey,
         /// The amount.
         amount: Usd,
-        /// What the cost of the batch will be computed from.
+        /// The terms from which the cost of the batch is computed once it ended.
         terms: Box<Terms>,
         /// The revision of this process's own reservation for the shard, which this one replaces.
         replaces: Option<u64>,

@@ -14,7 +14,7 @@ const EXPIRY_GRACE: i64 = 3_600_000;
 /// Milliseconds for which a batch may still run once all of its requests are done.
 const FINALIZING_GRACE: i64 = 3_600_000;
 
-/// What the looks at the batches of a job show of their progress.
+/// The progress of a job's batches, as looks show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Progressing {
     /// No batch runs.

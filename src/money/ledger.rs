@@ -82,7 +82,7 @@ pub struct Reservation {
     pub day: Date,
     /// The revision of the journal that it was judged on.
     pub rev: u64,
-    /// What its cost is computed from once it ended. None in a ledger of an earlier version: the batch costs the whole amount.
+    /// The terms from which its cost is computed once it ended. None in a ledger of an earlier version: the batch costs the whole amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Box<Terms>>,
 }

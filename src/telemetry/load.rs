@@ -1,4 +1,4 @@
-//! What is under way at providers, and what their budgets have left, by namespace and provider object.
+//! Batches in flight and budgets, by namespace and provider object.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ const PAIRS: usize = 300;
 /// Most budgets that have series, three each.
 const BUDGETS: usize = 250;
 
-/// What the jobs of a namespace have under way at a provider object.
+/// The batches that jobs of a namespace have in flight at a provider object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProviderLoad {
     /// Namespace of the jobs.
@@ -55,7 +55,7 @@ pub struct BudgetUse {
     pub budget: f64,
     /// Cost of batches that ended.
     pub spent: f64,
-    /// What is neither spent nor reserved for batches in flight.
+    /// The rest, neither spent nor reserved for batches in flight.
     pub left: f64,
 }
 
@@ -67,7 +67,7 @@ type Count = (&'static str, &'static str, fn(&ProviderLoad) -> u64);
 /// An amount of a budget: the name of its metric, its help text, and its value.
 type Amount = (&'static str, &'static str, fn(&BudgetUse) -> f64);
 
-/// What is under way, counted on each scrape, and the budgets, as they were last looked at.
+/// The batches in flight, counted on each scrape, and the budgets as of the last look.
 #[derive(Clone, Default)]
 pub(super) struct AtProviders {
     loads: Arc<Mutex<Option<Box<Loads>>>>,

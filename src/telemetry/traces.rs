@@ -64,7 +64,7 @@ pub struct TracedJob {
 /// A span that has ended: the whole job, or a part of its life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndedSpan {
-    /// What it measures, such as `submit`, or [`JOB_SPAN`].
+    /// Its kind, such as `submit`, or [`JOB_SPAN`].
     pub name: &'static str,
     /// Tells it from other spans of this name in the same trace.
     pub key: String,

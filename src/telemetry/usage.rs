@@ -15,7 +15,7 @@ const LIMITS: Limits = Limits { total: 500, of_namespace: 16 };
 /// Time without a batch after which series of names that are not known any more end.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// What batches that ended used. No count is part of another one of the same field.
+/// The use of batches that ended. No count is part of another one of the same field.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Requests, by outcome: succeeded, failed, expired, cancelled, missing.

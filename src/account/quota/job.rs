@@ -1,4 +1,4 @@
-//! What one job has of the places of a provider object.
+//! The places of one job at a provider object.
 
 use crate::lifecycle::{BatchLoad, Load};
 
@@ -12,7 +12,7 @@ pub(super) const HEARD: i64 = 60_000;
 /// Milliseconds for which the status of a job counts while its journal is not read. Anybody may have written that status.
 pub(super) const GUESSED: i64 = 600_000;
 
-/// What a job has of its account.
+/// A job's batches and place at its account.
 pub(super) struct Job {
     pub(super) namespace: String,
     /// Batches that may exist and have not ended.
@@ -33,7 +33,7 @@ pub(super) struct Place {
     pub(super) given: GivenPlace,
 }
 
-/// What a job takes of its account, as its journal says.
+/// A job's use of its account, according to its journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobUse {
     /// Batches that may exist and have not ended.

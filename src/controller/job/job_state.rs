@@ -170,7 +170,7 @@ pub(crate) struct JobState {
     pub last_end: AtomicI64,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
-    /// What is known of the job's trace.
+    /// The job's trace.
     pub trace: TraceState,
     /// Room for the job's background tasks.
     pub task_rooms: TaskRooms,

@@ -1,4 +1,4 @@
-//! What metrics say of the batches that a change of a job's journal begins or settles.
+//! Measurements of the batches that a change of a job's journal begins or settles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) fn between(from: i64, to: i64) -> Duration {
 
 /// Returns the times of the batches that a change of the journal settled and whose end this process saw.
 pub(super) fn times(old: &Journal, new: &Journal, memory: &Memory) -> Vec<Times> {
-    let times = |(index, _): (usize, &Shard)| match &old.shards.get(index)?.attempt.as_ref()?.state {
+    let times = |(before, _): (Option<&Shard>, &Shard)| match &before?.attempt.as_ref()?.state {
         AttemptState::Submitted { batch_id, at } => {
             let look = memory.looks.get(batch_id)?;
             let has_ended = matches!(look.seen, PolledState::Ended { .. });
@@ -61,26 +61,18 @@ pub(super) fn times(old: &Journal, new: &Journal, memory: &Memory) -> Vec<Times>
         }
         _ => None,
     };
-    newly_settled(old, new).filter_map(times).collect()
+    new.settled_since(old).filter_map(times).collect()
 }
 
-/// Returns what the batches used that a change of the journal settled, by model.
-pub(super) fn settled<'a>(old: &Journal, new: &'a Journal) -> BTreeMap<&'a str, Usage> {
+/// Returns the use of the batches that a change of the journal settled, by model.
+pub(super) fn settled<'a>(old: &'a Journal, new: &'a Journal) -> BTreeMap<&'a str, Usage> {
     let mut by_model: BTreeMap<&str, Usage> = BTreeMap::new();
-    for (_, shard) in newly_settled(old, new) {
+    for (_, shard) in new.settled_since(old) {
         if let Some(usage) = usage(shard) {
             *by_model.entry(&shard.model).or_default() += usage;
         }
     }
     by_model
-}
-
-fn newly_settled<'a>(old: &Journal, new: &'a Journal) -> impl Iterator<Item = (usize, &'a Shard)> {
-    let is_settled = |shard: &Shard| {
-        shard.attempt.as_ref().is_some_and(|attempt| matches!(attempt.state, AttemptState::Settled { .. }))
-    };
-    let was_settled = move |index| old.shards.get(index).is_some_and(is_settled);
-    new.shards.entries().filter(move |(index, shard)| is_settled(shard) && !was_settled(*index))
 }
 
 fn usage(shard: &Shard) -> Option<Usage> {

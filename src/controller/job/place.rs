@@ -54,7 +54,7 @@ fn no_room(clients: &Clients, load: &BatchLoad, limit: Option<(Lack, u64)>) -> S
         Some((Lack::Batches, limit))
             if clients.account.limits_in_flight().batches.is_none_or(|most| limit < most as u64) =>
         {
-            format!("{name} takes {limit} batches at a time for now, for it refused more; others are tried by and by")
+            format!("{name} takes {limit} batches at a time for now, because it refused more; more are tried later")
         }
         Some((Lack::Batches, limit)) => {
             format!(
@@ -68,8 +68,8 @@ fn no_room(clients: &Clients, load: &BatchLoad, limit: Option<(Lack, u64)>) -> S
         ),
         Some((Lack::BatchesOfModel(model), limit)) => {
             format!(
-                "{name} takes {limit} batches of model '{model}' at a time for now, for it refused the tokens of more; others \
-                 are tried by and by"
+                "{name} takes {limit} batches of model '{model}' at a time for now, because it refused the tokens of more; \
+                 more are tried later"
             )
         }
         Some((Lack::Tokens(entry), limit)) => format!(

@@ -9,7 +9,7 @@ use crate::telemetry::{EndedSpan, JOB_SPAN, KeyValue, SpanError, TracedJob};
 /// Spans of the batches of one job that a process records.
 const BATCH_SPANS: usize = 1_000;
 
-/// What this process knows of a job's trace.
+/// The part of a job's trace that this process knows.
 #[derive(Default)]
 pub(crate) struct TraceState {
     /// Start of the last pass over the input (Unix milliseconds); 0 if there was none.

@@ -1,4 +1,4 @@
-//! What is remembered of a bounded number of provider objects.
+//! A memory of a bounded number of provider objects.
 
 use std::collections::HashMap;
 

@@ -41,7 +41,7 @@ fn apply(ledger: &mut Ledger, change: &Change, today: Date) -> Answer {
 /// The answer of the ledger to a change: whether something changed.
 pub(super) type Answer = Result<bool, Unreserved>;
 
-/// What a write of a ledger did.
+/// The outcome of a write of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Written {
     /// Whether budgets may have more room than before.
