@@ -97,8 +97,9 @@ async fn a_provider_says_whether_its_account_works_and_what_to_do_if_not() {
     assert_eq!((llm[1], llm[5]), ("True", "Probed"));
     scene.apply(&secret("later", "api-key", "sk-test"));
     scene.wait_ready("no-secret", "True", "Probed").await;
-    let events = scene.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
-    assert!(events.contains("NotReady") && events.contains("Ready"), "{events}");
+    for reason in ["NotReady", "Ready"] {
+        scene.wait_told(reason, 1).await;
+    }
     // Jobs do not wait for Ready: each finds out for itself.
     scene.apply_job("j", json!({"spec": {"providerRef": {"name": "away"}}}));
     let job = scene.wait_condition("j", "Stalled", "True", 60).await;
@@ -410,8 +411,8 @@ async fn prices_come_from_a_table_whose_faults_are_told_and_whose_change_in_the_
     scene.wait_prices("True", "version two").await;
     scene.finish(&first[0]).await;
     let both = batches(&scene, 2).await;
-    let told = eventually("the change is told", 30, || async { scene.told("PricesChanged").await.pop() }).await;
-    let note = told["note"].as_str().unwrap();
+    let told = scene.wait_told("PricesChanged", 1).await;
+    let note = told[0]["note"].as_str().unwrap();
     for words in
         ["model 'gpt-5-mini'", "from $1.50 for input", "to $3.00 for input", "version two", "keep their prices"]
     {

@@ -196,11 +196,13 @@ async fn a_namespace_that_goes_while_the_operator_starts_with_its_secrets_first_
         (!found).then_some(())
     })
     .await;
-    let home = cluster().kubectl(&["-n", &scene.settings.home, "get", "events.events.k8s.io", "-o", "json"]);
-    let home: Value = serde_json::from_str(&home).unwrap();
-    let notes: Vec<&str> = home["items"].as_array().unwrap().iter().filter_map(|e| e["note"].as_str()).collect();
-    let id = batch["id"].as_str().unwrap();
-    let told = notes.iter().find(|note| note.contains(id)).unwrap_or_else(|| panic!("{notes:?}"));
+    let told = eventually("it is told where the operator runs", 30, || async {
+        let home = cluster().kubectl(&["-n", &scene.settings.home, "get", "events.events.k8s.io", "-o", "json"]);
+        let home: Value = serde_json::from_str(&home).unwrap();
+        let mut notes = home["items"].as_array().unwrap().iter().filter_map(|e| e["note"].as_str());
+        notes.find(|note| note.contains(batch["id"].as_str().unwrap())).map(String::from)
+    })
+    .await;
     let job = format!("BatchJob {}/j is gone", scene.namespace);
     assert!(
         told.contains(&job) && told.contains("went before the job") && told.contains("may run on, and cost"),

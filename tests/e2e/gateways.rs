@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::scene::{Scene, condition};
 
 /// Waits until `Complete` of a job that goes on says this, with this reason.
@@ -31,16 +30,10 @@ async fn a_gateways_refusal_is_shown_at_once_and_nothing_is_paid_twice_for_it() 
     scene.apply_job("refused", json!({}));
     shows(&scene, "refused", "Submitting", "model is required (400").await;
     assert!(began.elapsed() < Duration::from_secs(10), "at once: {:?}", began.elapsed());
-    let told = eventually("an event says it too", 20, || async {
-        Some(scene.told("SubmissionDeclined").await).filter(|told| !told.is_empty())
-    })
-    .await;
+    let told = scene.wait_told("SubmissionDeclined", 1).await;
     assert!(notes(&told)[0].contains("model is required (400"), "{told:?}");
     // It is resolved like any submission of unknown outcome before it is sent again.
-    let told = eventually("its file is deleted", 40, || async {
-        Some(scene.told("SubmissionUnknown").await).filter(|told| !told.is_empty())
-    })
-    .await;
+    let told = scene.wait_told("SubmissionUnknown", 1).await;
     assert!(!notes(&told)[0].contains("lost"), "{told:?}");
     scene.sim.no_more_faults().await;
     scene.wait_complete("refused").await;
@@ -79,7 +72,7 @@ async fn a_batch_that_the_account_has_no_room_for_is_halved_and_a_file_that_is_n
     assert_eq!(scene.result_ids("j").await, ["j-0", "j-1", "j-2"], "in the order of the requests");
     scene.sim.assert_billed_once(3).await;
     assert_eq!(scene.sim.state().await["overlaps"], 0);
-    let told = notes(&scene.told("BatchHalved").await);
+    let told = notes(&scene.wait_told("BatchHalved", 1).await);
     assert!(told.iter().any(|note| note.contains("3 requests") && note.contains("of 2 and 1 requests")), "{told:?}");
 }
 
@@ -121,7 +114,7 @@ async fn a_twin_that_a_gateway_made_is_stopped_at_once_and_what_it_was_billed_fo
     let job = scene.wait_complete("stopped").await;
     assert_eq!(condition(&job, "BilledTwice"), None, "it was billed for nothing");
     scene.sim.assert_billed_once(3).await;
-    let told = notes(&scene.told("DuplicateBatches").await);
+    let told = notes(&scene.wait_told("DuplicateBatches", 1).await);
     assert!(told[0].contains(twin["id"].as_str().unwrap()), "{told:?}");
     // One that ran to its end first.
     scene.sim.admin_post("batch-duration", json!({"duration": "0s"})).await;
@@ -133,9 +126,9 @@ async fn a_twin_that_a_gateway_made_is_stopped_at_once_and_what_it_was_billed_fo
     let manifest: Value = serde_json::from_str(&scene.get("out/ran/manifest.json").await.unwrap()).unwrap();
     assert_eq!((&manifest["billedTwice"], &manifest["requests"]["resent"]), (&json!(3), &json!(3)));
     assert_eq!(job.status.unwrap().requests.unwrap().resent, 3);
-    let told = notes(&scene.told("BilledTwice").await);
+    let told = notes(&scene.wait_told("BilledTwice", 1).await);
     assert!(told[0].contains("up to 3 requests"), "{told:?}");
     let batches = scene.sim.state().await["batches"].clone();
     let ended = batches.as_array().unwrap().iter().filter(|b| b["status"] == "completed").count();
-    assert_eq!((ended, scene.told("NotCancelled").await.len()), (3, 1), "nobody says that it was cancelled");
+    assert_eq!((ended, scene.wait_told("NotCancelled", 1).await.len()), (3, 1), "nobody says that it was cancelled");
 }

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::scene::{Scene, batch_lines, condition, ids};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +81,7 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
     for reason in ["Suspended", "Resumed", "RealTimeWouldDo"] {
-        eventually(reason, 20, async || (scene.told(reason).await.len() == 1).then_some(())).await;
+        assert_eq!(scene.wait_told(reason, 1).await.len(), 1, "{reason}");
     }
 }
 
@@ -104,11 +103,10 @@ async fn people_see_columns_and_events_that_tell_the_story() {
     assert_eq!(limits, format!(r#"{{"maxRequestsPerBatch":2}} {effective}"#));
     assert_eq!(scene.kubectl(&["get", "bjob", "j", "-o", "jsonpath={.spec.completionWindowSeconds}"]), "");
     assert_eq!(scene.sim.state().await["batches"][0]["completion_window"], "24h");
-    let events = scene.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
-    for reason in ["InputResolved", "BatchSubmitted", "BatchEnded", "Completed"] {
-        assert!(events.contains(reason), "{reason} in {events}");
+    for reason in ["InputResolved", "BatchEnded", "Completed"] {
+        scene.wait_told(reason, 1).await;
     }
-    let told = scene.told("BatchSubmitted").await;
+    let told = scene.wait_told("BatchSubmitted", 2).await;
     let notes: Vec<&str> = told.iter().filter_map(|event| event["note"].as_str()).collect();
     for batch in ["batch 00000-1 runs as ", "batch 00001-1 runs as "] {
         assert!(notes.iter().any(|note| note.starts_with(batch)), "{batch} in {notes:?}");

@@ -78,9 +78,9 @@ async fn a_canary_goes_alone_and_the_others_once_it_is_approved() {
     let answer = format!("{}={}", hold.annotation.unwrap(), hold.answers[0]);
     assert!(asked.contains(&answer), "{asked}");
     assert_eq!(scene.sim.ledger().await.len(), 10, "nothing else is billed");
-    assert_eq!(scene.told("CanaryDone").await.len(), 1);
+    assert_eq!(scene.wait_told("CanaryDone", 1).await.len(), 1);
     scene.kubectl(&["annotate", "bjob", "j", &answer]);
-    eventually("the approval is told", 40, async || (scene.told("Approved").await.len() == 1).then_some(())).await;
+    assert_eq!(scene.wait_told("Approved", 1).await.len(), 1);
     // It was given once, and is needed no more.
     scene.kubectl(&["annotate", "bjob", "j", &format!("{}-", answer.split('=').next().unwrap())]);
     scene.restart().await;
@@ -319,7 +319,7 @@ async fn what_became_of_a_lost_submission_is_asked_in_full_and_each_answer_works
             format!("kubectl -n {} annotate --overwrite bjob none llmbatch.dev/resolve={answer}", scene.namespace);
         assert!(message.contains(&command), "{command}: {message}");
     }
-    let told = scene.told("Held").await;
+    let told = scene.wait_told("Held", 1).await;
     assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains(&hold.message), "{told:?}");
     assert_eq!(scene.told("Stalled").await.len(), 0, "one question, one event");
     let operator = scene.operator.as_ref().unwrap();

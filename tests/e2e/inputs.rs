@@ -6,6 +6,7 @@ use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use crate::support::eventually;
 use crate::support::proxy::{Fault, Proxy, When};
 use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, batch_lines, condition};
@@ -73,7 +74,7 @@ async fn many_objects_are_read_by_key_and_answered_in_that_order() {
     assert!(planned.contains("single calls in real time may suit this job better"), "{planned}");
     let input = job.status.unwrap().input.unwrap();
     assert_eq!((input.sources, input.skipped), (4, 2));
-    let told = scene.told("InputSkipped").await;
+    let told = scene.wait_told("InputSkipped", 1).await;
     assert_eq!(told.iter().map(|event| event["note"].as_str().unwrap()).collect::<Vec<_>>(), [left_out], "once");
     scene.put("in/glob/x-1.jsonl", batch_lines("x1", 1)).await;
     scene.put("in/glob/x-2.jsonl", batch_lines("x2", 1)).await;
@@ -221,7 +222,7 @@ async fn the_provider_is_sent_what_was_written() {
         scene.wait_complete(job).await;
     }
     scene.sim.assert_billed_once(8).await;
-    let told = scene.told("SchemaSorted").await;
+    let told = scene.wait_told("SchemaSorted", 1).await;
     let note = told.iter().map(|event| event["note"].as_str().or(event["message"].as_str()).unwrap_or_default());
     let note: Vec<&str> = note.collect();
     assert!(note.len() == 1 && note[0].contains("into `requestDefaultsJSON`"), "{note:?}");
@@ -321,8 +322,11 @@ async fn a_job_waits_for_the_object_that_shows_that_its_input_is_whole() {
     scene.wait_complete("waits").await;
     assert_eq!(scene.result_ids("waits").await, ids(&[("a", 2), ("b", 2)]), "the whole day");
     for reason in ["WaitingForInput", "InputAppeared"] {
-        let of_waits = scene.told(reason).await.into_iter().filter(|event| event["regarding"]["name"] == "waits");
-        assert_eq!(of_waits.count(), 1, "{reason}");
+        let of_waits = async || {
+            let told = scene.told(reason).await.into_iter().filter(|event| event["regarding"]["name"] == "waits");
+            Some(told.count()).filter(|count| *count > 0)
+        };
+        assert_eq!(eventually(reason, 20, of_waits).await, 1, "{reason}");
     }
     scene.sim.assert_billed_once(4).await;
     for name in ["misspelt", "too-late"] {

@@ -51,10 +51,8 @@ async fn answers_of_batches_that_ended_are_readable_while_others_run_and_gone_at
     let batches: Vec<Value> =
         job.status.unwrap().batches.into_iter().map(|batch| json!({"id": batch.provider_id.unwrap()})).collect();
     scene.finish(&batches[0]).await;
-    let told = eventually("it is told that the file is in the way", 30, async || {
-        scene.told("PartialResultsNotPublished").await.into_iter().next()
-    });
-    let note = told.await["note"].as_str().unwrap().to_string();
+    let told = scene.wait_told("PartialResultsNotPublished", 1).await;
+    let note = told[0]["note"].as_str().unwrap().to_string();
     assert!(note.contains("00000.jsonl exists and was not written by this work"), "{note}");
     let says_so = |job: &BatchJob| {
         condition(job, "Complete").is_some_and(|(_, reason, why)| reason == "InProgress" && why.contains("00000.jsonl"))

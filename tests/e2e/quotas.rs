@@ -101,7 +101,7 @@ async fn an_account_that_refuses_more_is_tried_with_as_many_as_it_takes_and_says
         scene.wait_provider("it is tried with fewer", "llm", of)
     };
     tried(2).await;
-    let told = scene.told("CapacityLowered").await;
+    let told = scene.wait_told("CapacityLowered", 1).await;
     assert!(told[0]["note"].as_str().unwrap().contains("takes 2 batches"), "{told:?}");
     let job = scene.get_job("runs").await;
     for batch in &job.status.unwrap().batches {

@@ -130,10 +130,7 @@ async fn a_job_that_is_told_to_stop_sends_no_further_batch_and_writes_what_it_ha
     scene.wait_condition("k", "Failed", "True", 40).await;
     assert_eq!(scene.sim.state().await["batches"][1]["status"], "cancelled");
     refused(&manifest("k", json!({"stopPolicy": "Drain"})), "`spec.stopPolicy` may not be changed once it is set");
-    let drains = crate::support::eventually("the stops are told", 20, async || {
-        Some(scene.told("Draining").await).filter(|events| events.len() > 1)
-    });
-    assert_eq!(drains.await.len(), 2, "once for each job");
+    assert_eq!(scene.wait_told("Draining", 2).await.len(), 2, "once for each job");
 
     // One that was not sent ends at once, and stays at its end whatever is applied.
     apply("n", json!({"suspend": true}));
@@ -179,7 +176,7 @@ async fn after_its_deadline_a_job_ends_without_a_batch_that_does_not_and_says_wh
     assert_eq!(reason, "DeadlineExceeded");
     let cost = format!("up to {requests} requests may still be billed");
     assert!(message.contains(id) && message.contains(&cost), "{message}");
-    let notes: Vec<String> = scene.told("BatchAbandoned").await.iter().map(|e| e["note"].to_string()).collect();
+    let notes: Vec<String> = scene.wait_told("BatchAbandoned", 1).await.iter().map(|e| e["note"].to_string()).collect();
     assert!(notes.len() == 1 && notes[0].contains(id) && notes[0].contains(&cost), "{notes:?}");
     let manifest: serde_json::Value = serde_json::from_str(&scene.get("out/j/manifest.json").await.unwrap()).unwrap();
     assert_eq!(manifest["abandonedBatches"][0]["batchID"], id);

@@ -43,7 +43,7 @@ async fn an_object_that_was_made_anew_adopts_its_batches() {
     scene.restart().await;
     let again = scene.batch_of("away").await;
     assert_eq!(again["id"], before["id"]);
-    assert_eq!(scene.told("WorkAdopted").await.len(), 2);
+    assert_eq!(scene.wait_told("WorkAdopted", 2).await.len(), 2);
     let other = scene.batch_of("lost").await;
     for batch in [&again, &other] {
         scene.finish(batch).await;

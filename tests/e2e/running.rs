@@ -214,8 +214,7 @@ async fn a_one_line_job_asks_the_api_server_for_little() {
     let from = std::fs::read_to_string(audit_log()).unwrap().lines().count();
     scene.apply_job("j", one_line("j"));
     scene.wait_tidy("j").await;
-    eventually("its last event is told", 10, || async { (scene.told("Completed").await.len() == 1).then_some(()) })
-        .await;
+    assert_eq!(scene.wait_told("Completed", 1).await.len(), 1);
     let calls = calls(&scene, from);
     let count = |verb: &str, resource: &str| -> usize {
         calls.iter().filter(|((v, r, _), _)| v == verb && r == resource).map(|(_, n)| n).sum()
@@ -279,8 +278,7 @@ async fn a_job_says_when_it_will_be_done_and_whether_its_batches_hang() {
     let (_, reason, message) = condition(&job, "Progressing").unwrap();
     assert!(reason == "ProgressDeadlineExceeded" && message.contains("00000-1 (0 of 1 done"), "{message}");
     assert_eq!(condition(&job, "Stalled").unwrap().0, "True");
-    eventually("one event", 20, || async { (scene.told("ProgressDeadlineExceeded").await.len() == 1).then_some(()) })
-        .await;
+    assert_eq!(scene.wait_told("ProgressDeadlineExceeded", 1).await.len(), 1);
     scene.finish(&batch).await;
     let done = scene.wait_complete("stuck").await;
     assert!(condition(&done, "Progressing").is_none() && condition(&done, "Stalled").unwrap().0 == "False");

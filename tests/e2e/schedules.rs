@@ -98,7 +98,7 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
     let (_, reason, message) = ready(&refused).unwrap();
     assert!(reason == "FailedCreate" && message.contains("exceeded quota: few"), "{reason}: {message}");
     assert_eq!(refused.active_count, 0);
-    let told = scene.told("FailedCreate").await;
+    let told = scene.wait_told("FailedCreate", 1).await;
     assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("exceeded quota: few"), "{told:?}");
 
     // It tries again by itself, a minute later. Its BatchJob counts, and so does one that a person creates.
@@ -132,7 +132,7 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
     assert!(status.next_schedule_time.unwrap().0 > Timestamp::now());
     assert_eq!(ready(&wait(&scene, "nightly", |_| true).await).unwrap().1, "Scheduled");
     for reason in ["SuccessfulCreate", "SawCompletedJob"] {
-        assert_eq!(scene.told(reason).await.len(), 1, "{reason}");
+        assert_eq!(scene.wait_told(reason, 1).await.len(), 1, "{reason}");
     }
 
     scene.restart().await;
@@ -219,7 +219,7 @@ async fn each_night_pays_for_new_documents_only_and_its_results_are_whole() {
         let left = scene.list(&format!("out/summaries/2026/11/{day}/_batchjob/")).await;
         assert!(left.iter().all(|key| !key.contains("/parts/") && !key.contains("/shards/")), "{left:?}");
     }
-    let told = scene.told("NothingToReuse").await;
+    let told = scene.wait_told("NothingToReuse", 2).await;
     let is_told = |day: &str| {
         let folder = format!("/out/summaries/2026/11/{day}/");
         told.iter().any(|event| event["note"].as_str().unwrap().contains(&folder))

@@ -212,6 +212,14 @@ impl Scene {
         list["items"].as_array().unwrap().iter().filter(|e| e["reason"] == reason).cloned().collect()
     }
 
+    /// The events of a reason, as soon as there are this many: an event is published beside the work that it tells of.
+    pub async fn wait_told(&self, reason: &str, count: usize) -> Vec<Value> {
+        super::eventually(&format!("{count} events {reason}"), 30, async || {
+            Some(self.told(reason).await).filter(|events| events.len() >= count)
+        })
+        .await
+    }
+
     /// Answers a job's question with the one of its answers that ends like this, as status has it.
     pub async fn answer(&self, job: &str, ending: &str) {
         let holds = self.get_job(job).await.status.unwrap().holds;
