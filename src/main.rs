@@ -112,11 +112,11 @@ struct Run {
     /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 740 KiB each.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     output_config_maps: u16,
-    /// Private hosts that teams' providers and object stores may be at, separated by commas: `minio.storage.svc`,
-    /// `vllm.ml.svc:8000`, `*.minio.storage.svc` (every host below it), `10.20.0.0/16`, `[fd00:10::/64]:443`. A name opens what it resolves to in private networks
-    /// (RFC 1918, loopback, 100.64.0.0/10, fc00::/7), exactly as URLs spell it. A network opens all of its addresses but
-    /// the metadata services of clouds, which take their very address. Public hosts, and those of ClusterBatchProviders,
-    /// need no entry; but a provider at a public address whose URL begins with `http://` takes an entry for its network.
+    /// Private hosts that teams' providers and object stores may be at, separated by commas: `minio.storage.svc`, `vllm.ml.svc:8000`,
+    /// `*.minio.storage.svc` (every host below it), `10.20.0.0/16`, `[fd00:10::/64]:443`. A name opens what it resolves to in private
+    /// networks (RFC 1918, loopback, 100.64.0.0/10, fc00::/7), exactly as URLs spell it. A network opens all of its addresses but the
+    /// metadata services of clouds, which take their very address. Public hosts, and those of ClusterBatchProviders, need no entry;
+    /// but a provider at a public address whose URL begins with `http://` takes an entry for its network.
     #[arg(long, env = "ALLOW_PRIVATE_HOSTS", value_delimiter = ',', value_name = "HOST[:PORT]|NETWORK")]
     allow_private_hosts: Vec<AllowedHost>,
     /// HTTP proxy to providers and object stores: `http://[USER:PASSWORD@]HOST:PORT`. Hosts in private networks, where

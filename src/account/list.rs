@@ -175,7 +175,8 @@ fn passed(earlier: i64, now: i64) -> i64 {
 }
 
 impl Account {
-    /// Looks at a batch that is due, by a list if that costs less. Otherwise returns [`AnsweredBy::Itself`], and the caller asks for the batch.
+    /// Looks at a batch that is due, by a list if that costs less. Otherwise returns [`AnsweredBy::Itself`], and the caller asks for
+    /// the batch.
     ///
     /// # Errors
     /// If the list could not be read now.

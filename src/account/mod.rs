@@ -20,12 +20,12 @@ use list::Lists;
 /// none is kept free.
 const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
 
-/// Limits of the calls of all accounts that are on their way at a time. While its answer begins, a call may hold 408 KiB of head, which is
-/// as much as hyper reads, or as much of a body that nobody has read yet. An account has a lane of its own.
+/// Limits of the calls of all accounts that are on their way at a time. While its answer begins, a call may hold 408 KiB of head,
+/// which is as much as hyper reads, or as much of a body that nobody has read yet. An account has a lane of its own.
 const ON_THEIR_WAY: Limits = Limits { total: 128, per_namespace: 64, keeps_last_shares: true };
 
-/// Limits of the uploads of all accounts that are on their way at a time, until they are answered. They take minutes, and calls never wait
-/// for them. A slow one makes room for a namespace that has none (`controller/job/transfers.rs`).
+/// Limits of the uploads of all accounts that are on their way at a time, until they are answered. They take minutes, and calls never
+/// wait for them. A slow one makes room for a namespace that has none (`controller/job/transfers.rs`).
 const UPLOADS: Limits = Limits { total: 64, per_namespace: 32, keeps_last_shares: true };
 
 /// Number of quotas below which none is dropped.
@@ -259,8 +259,8 @@ impl Account {
         self.uploads.take(Claim { is_retry, ..self.claim(namespace, Urgency::Usual) }).await
     }
 
-    /// Returns the claim for a place of a call for a job of `namespace`. It counts for the namespace of the provider object or, if that has
-    /// none, for the job's.
+    /// Returns the claim for a place of a call for a job of `namespace`. It counts for the namespace of the provider object or, if
+    /// that has none, for the job's.
     fn claim(&self, namespace: &str, urgency: Urgency) -> Claim {
         let AccountKey { provider, namespace: own, .. } = &self.key;
         let namespace = if own.is_empty() { namespace } else { own };

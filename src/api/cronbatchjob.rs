@@ -63,9 +63,9 @@ pub struct CronBatchJobSpec {
     #[schemars(range(min = 10, max = 31_536_000))]
     pub starting_deadline_seconds: Option<i64>,
     /// Treatment of a start that is due while an earlier BatchJob of this schedule runs. Forbid, the default: it is skipped, and the
-    /// earlier one runs on; as soon as that ends, the last skipped start is made up for. Allow: both run. Replace: the earlier one is deleted
-    /// first. Its batches are cancelled, unless its `deletionPolicy` is Orphan, and lines that the provider had answered or was
-    /// working on may be paid again by the new BatchJob.
+    /// earlier one runs on; as soon as that ends, the last skipped start is made up for. Allow: both run. Replace: the earlier one is
+    /// deleted first. Its batches are cancelled, unless its `deletionPolicy` is Orphan, and lines that the provider had answered or
+    /// was working on may be paid again by the new BatchJob.
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
     /// Stops new starts: while true, no BatchJob is created; those that run are left alone. Starts that are due meanwhile count as

@@ -1,6 +1,6 @@
-//! The only module in which the others meet: `job` for BatchJobs, `cron` for CronBatchJobs, `provider` for the objects that name accounts, `orphan` for
-//! batches that nobody follows, `hooks` for the webhooks of providers, `wait` for the command of that name, and `runtime` for
-//! the parts that they share.
+//! The only module in which the others meet: `job` for BatchJobs, `cron` for CronBatchJobs, `provider` for the objects that name
+//! accounts, `orphan` for batches that nobody follows, `hooks` for the webhooks of providers, `wait` for the command of that name, and
+//! `runtime` for the parts that they share.
 
 mod cron;
 mod hooks;

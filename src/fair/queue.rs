@@ -58,8 +58,8 @@ pub struct Limits {
     pub total: u64,
     /// Amount for one namespace.
     pub per_namespace: u64,
-    /// Whether the last shares are kept for namespaces that hold nothing. True for shares that may be held for long; shares that are given
-    /// back soon are all handed out.
+    /// Whether the last shares are kept for namespaces that hold nothing. True for shares that may be held for long; shares that are
+    /// given back soon are all handed out.
     pub keeps_last_shares: bool,
 }
 

@@ -87,8 +87,8 @@ pub fn learn(models: &mut Vec<ModelStatus>, lesson: &ModelStatus) {
     }
 }
 
-/// Forgets the model of the fewest answers. If this is the newest one, the next one loses as many answers: a few batches of many models push
-/// out no long experience, and a model that is no longer used is forgotten in the end.
+/// Forgets the model of the fewest answers. If this is the newest one, the next one loses as many answers: a few batches of many
+/// models push out no long experience, and a model that is no longer used is forgotten in the end.
 fn forget_one(models: &mut Vec<ModelStatus>) {
     let fewest = |models: &[ModelStatus]| (0..models.len()).min_by_key(|at| models[*at].tokens.answers);
     let newest = models.len().saturating_sub(1);

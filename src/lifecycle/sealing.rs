@@ -140,9 +140,9 @@ impl Shards {
         }
     }
 
-    /// Adds a shard that is to be sent. The shards before it are of the same round or have reused answers. Returns a segment whenever one is full.
-    /// The segment has to be stored before a head names it; except for those of the first segment, its shards are no longer
-    /// held.
+    /// Adds a shard that is to be sent. The shards before it are of the same round or have reused answers. Returns a segment whenever
+    /// one is full. The segment has to be stored before a head names it; except for those of the first segment, its shards are no
+    /// longer held.
     ///
     /// # Errors
     /// None in practice: every shard serializes as JSON.

@@ -254,8 +254,8 @@ impl Step {
         }
     }
 
-    /// Returns the task of a step that calls the provider, or writes to the ledger of its budgets, which runs beside further steps. Its failures delay steps about the
-    /// same batch only.
+    /// Returns the task of a step that calls the provider, or writes to the ledger of its budgets, which runs beside further steps.
+    /// Its failures delay steps about the same batch only.
     pub fn call(&self) -> Option<Task> {
         match self {
             Step::Search(attempt_key)

@@ -1,7 +1,7 @@
 //! Messages for incoming webhooks of Slack: a line of text for notifications, and blocks for the channel.
 //!
-//! Escapes: <https://docs.slack.dev/messaging/formatting-message-text#escaping>. Limits: 150 characters in a header, 3,000 in the text of a
-//! section, 2,000 in a field, 10 fields in a section (<https://docs.slack.dev/reference/block-kit/blocks>).
+//! Escapes: <https://docs.slack.dev/messaging/formatting-message-text#escaping>. Limits: 150 characters in a header, 3,000 in the text
+//! of a section, 2,000 in a field, 10 fields in a section (<https://docs.slack.dev/reference/block-kit/blocks>).
 
 use serde_json::{Value, json};
 

@@ -193,9 +193,9 @@ impl<'a> ShardWriter<'a> {
         self.put + self.full.len() + self.open.len()
     }
 
-    /// Adds a request in the provider's format. `line` is its parts, which make one line without a newline; it asks for
-    /// `model`, has that many `inputs`, and tells `hints` about its tokens. Returns the index of the first request in the same shard. Waits for nothing
-    /// but local disk: [`ShardWriter::put`] puts the shards that became full.
+    /// Adds a request in the provider's format. `line` is its parts, which make one line without a newline; it asks for `model`, has
+    /// that many `inputs`, and tells `hints` about its tokens. Returns the index of the first request in the same shard. Waits for
+    /// nothing but local disk: [`ShardWriter::put`] puts the shards that became full.
     ///
     /// # Errors
     /// Fails if the local disk does.

@@ -44,9 +44,9 @@ impl ProviderLoad {
     }
 }
 
-/// The use of a budget of a provider object in its current period. Amounts are in USD.
+/// Amounts of a budget of a provider object in its current period, as gauges show them, in USD.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BudgetUse {
+pub struct BudgetGauges {
     /// Namespace that has the budget for itself; else that of the provider object, or empty if it has none.
     pub namespace: String,
     /// `Day` or `Month`.
@@ -65,13 +65,13 @@ type Loads = dyn Fn() -> Vec<ProviderLoad> + Send + Sync;
 /// A count of what is under way: the name of its metric, its help text, and its value.
 type Count = (&'static str, &'static str, fn(&ProviderLoad) -> u64);
 /// An amount of a budget: the name of its metric, its help text, and its value.
-type Amount = (&'static str, &'static str, fn(&BudgetUse) -> f64);
+type Amount = (&'static str, &'static str, fn(&BudgetGauges) -> f64);
 
 /// The batches in flight, counted on each scrape, and the budgets as of the last look.
 #[derive(Clone, Default)]
 pub(super) struct AtProviders {
     loads: Arc<Mutex<Option<Box<Loads>>>>,
-    budgets: Arc<Mutex<BTreeMap<Provider, Vec<BudgetUse>>>>,
+    budgets: Arc<Mutex<BTreeMap<Provider, Vec<BudgetGauges>>>>,
 }
 
 impl std::fmt::Debug for AtProviders {
@@ -89,7 +89,7 @@ impl AtProviders {
         *lock(&self.loads) = Some(Box::new(count));
     }
 
-    pub fn set_budgets(&self, namespace: &str, provider: &str, budgets: Vec<BudgetUse>) {
+    pub fn set_budgets(&self, namespace: &str, provider: &str, budgets: Vec<BudgetGauges>) {
         let key = (namespace.into(), provider.into());
         match budgets.is_empty() {
             true => lock(&self.budgets).remove(&key),
@@ -114,9 +114,9 @@ impl AtProviders {
     }
 
     /// Returns the budgets with their provider. Of several budgets of one period and namespace, the one counts that has the least left.
-    fn budgets(&self) -> Vec<(String, BudgetUse)> {
+    fn budgets(&self) -> Vec<(String, BudgetGauges)> {
         let budgets = lock(&self.budgets);
-        let mut least: BTreeMap<(&str, &str, &str, &str), &BudgetUse> = BTreeMap::new();
+        let mut least: BTreeMap<(&str, &str, &str, &str), &BudgetGauges> = BTreeMap::new();
         for ((namespace, provider), uses) in budgets.iter() {
             for used in uses {
                 let least = least.entry((namespace, provider, &used.namespace, used.period)).or_insert(used);
@@ -179,8 +179,8 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
-    fn used(namespace: &str, left: f64) -> BudgetUse {
-        BudgetUse { namespace: namespace.into(), period: "Day", budget: 10.0, spent: 2.0, left }
+    fn used(namespace: &str, left: f64) -> BudgetGauges {
+        BudgetGauges { namespace: namespace.into(), period: "Day", budget: 10.0, spent: 2.0, left }
     }
 
     fn samples(metrics: &Metrics, of: &str) -> Vec<String> {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::durations::{Durations, Request, Server, Timer};
-use super::load::{AtProviders, BudgetUse, ProviderLoad};
+use super::load::{AtProviders, BudgetGauges, ProviderLoad};
 use super::names::Names;
 use super::usage::{Usage, UsageByNames};
 
@@ -214,7 +214,7 @@ impl Metrics {
     }
 
     /// Sets the use of the budgets of a provider object, by its namespace, empty if it has none, and its kind and name.
-    pub fn budgets(&self, namespace: &str, provider: &str, budgets: Vec<BudgetUse>) {
+    pub fn budgets(&self, namespace: &str, provider: &str, budgets: Vec<BudgetGauges>) {
         self.at_providers.set_budgets(namespace, provider, budgets);
     }
 

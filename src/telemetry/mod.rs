@@ -14,7 +14,7 @@ use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
 pub use durations::{Request, Server, Timer};
-pub use load::{BudgetUse, ProviderLoad};
+pub use load::{BudgetGauges, ProviderLoad};
 pub use metrics::Metrics;
 pub use names::Names;
 pub use opentelemetry::KeyValue;

@@ -42,7 +42,8 @@ impl Names {
 pub(super) struct Limits {
     /// In all, without the one for all that find no room.
     pub total: usize,
-    /// Of one namespace; at least 3. The last one is for models of all providers that find no room, those before it are for models of one.
+    /// Of one namespace; at least 3. The last one is for models of all providers that find no room, those before it are for models of
+    /// one.
     pub of_namespace: usize,
 }
 

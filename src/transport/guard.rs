@@ -13,8 +13,8 @@ use super::egress::EgressProxy;
 use super::hosts::{HostPolicy, port_of};
 use super::{CONNECT_TIMEOUT, chain};
 
-/// Maximum number of [`Clients`] that are kept for hosts of admins and for clear text. Beyond it, all are dropped and made again when they
-/// are needed.
+/// Maximum number of [`Clients`] that are kept for hosts of admins and for clear text. Beyond it, all are dropped and made again when
+/// they are needed.
 const APART: usize = 64;
 /// Largest bundle of certificates, in bytes of PEM: twice what browsers trust.
 const CA_BUNDLE_BYTES: usize = 512 << 10;
@@ -24,8 +24,8 @@ const CLIENT_BYTES: usize = 32 << 10;
 /// Bytes of one HTTP/2 response that a server may send before they are read: a tenant's server may send them to each call. A file of a
 /// server that is 100 ms away comes at 5 MB a second.
 const STREAM_WINDOW: u32 = 512 << 10;
-/// Bytes of all responses of one HTTP/2 connection that a server may send before they are read: a window for each call and upload that may
-/// be on its way.
+/// Bytes of all responses of one HTTP/2 connection that a server may send before they are read: a window for each call and upload that
+/// may be on its way.
 const CONNECTION_WINDOW: u32 = 192 * STREAM_WINDOW;
 
 /// Resolves names.

@@ -150,8 +150,8 @@ impl HostPolicy {
         ports
     }
 
-    /// Judges a URL before its host is resolved. Unusual spellings of addresses, such as `http://2130706433`, were normalized by the URL's
-    /// parser.
+    /// Judges a URL before its host is resolved. Unusual spellings of addresses, such as `http://2130706433`, were normalized by the
+    /// URL's parser.
     pub(super) fn check(&self, url: &Url) -> Result<(), HostRefused> {
         let denied = |why: &str| Err(HostRefused(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
         match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
@@ -188,8 +188,8 @@ impl HostPolicy {
     /// Returns true if a host with these addresses is in a private or special network, and false if it is public.
     ///
     /// # Errors
-    /// If one of the addresses is not admitted: a proxy resolves the name again and may use any of them. For requests in clear text also if
-    /// there is no address.
+    /// If one of the addresses is not admitted: a proxy resolves the name again and may use any of them. For requests in
+    /// clear text also if there is no address.
     pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, HostRefused> {
         if self.in_clear_text && ips.is_empty() {
             return Err(HostRefused(format!(

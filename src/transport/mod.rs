@@ -1,9 +1,9 @@
 //! The one way out to hosts that a user can name: providers and object stores.
 //!
 //! A [`Transport`] follows no redirects, uses no proxy except an admin's, and never retries on its own. Every wait and every body is
-//! bounded. [`HostPolicy`] alone decides which hosts a request may reach. It judges the addresses of a name when a connection is made, and
-//! only addresses that it admits are connected to. An admin's proxy gets the name instead, if all addresses of the name are admitted.
-//! Tests put an [`Interceptor`] between the transport and the network.
+//! bounded. [`HostPolicy`] alone decides which hosts a request may reach. It judges the addresses of a name when a connection is made,
+//! and only addresses that it admits are connected to. An admin's proxy gets the name instead, if all addresses of the name are
+//! admitted. Tests put an [`Interceptor`] between the transport and the network.
 
 mod egress;
 mod guard;
@@ -136,8 +136,8 @@ impl Transport {
         Ok(clients.map(|clients| Transport { clients, ..self.clone() }))
     }
 
-    /// Returns a client that also reaches the host of `url`, at its port, in a private network, for a URL that an admin wrote. It shares no
-    /// connection with clients that may not reach that host.
+    /// Returns a client that also reaches the host of `url`, at its port, in a private network, for a URL that an admin wrote. It
+    /// shares no connection with clients that may not reach that host.
     ///
     /// # Errors
     /// If the TLS back-end cannot be set up.

@@ -13,6 +13,7 @@ const TIMES: Timing = Timing {
 };
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
 
 /// A provider's account. It judges a batch 20 s after its create: it rejects the batch if the queue has no room for it.
 struct Account {
@@ -85,12 +86,12 @@ struct Course {
     sent: Vec<(usize, i64)>,
 }
 
-/// Runs the decisions about a job of these shards for at most so many `days`.
-fn run(shards: &[i64], parallelism: usize, account: Account, days: i64) -> Course {
-    run_as(shards, JobView { parallelism, ..job() }, account, days)
+/// Runs the decisions about a job of these shards for at most so many milliseconds.
+fn run(shards: &[i64], parallelism: usize, account: Account, time: i64) -> Course {
+    run_as(shards, JobView { parallelism, ..job() }, account, time)
 }
 
-fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Course {
+fn run_as(shards: &[i64], job: JobView, mut account: Account, time: i64) -> Course {
     let mut journal = journal(owner("j", "u"), None);
     journal.plan.as_mut().unwrap().requests = shards.iter().sum();
     journal.shards = shards
@@ -100,7 +101,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
         .collect();
     let (mut memory, mut course) = (memory(), Course::default());
     let (mut now, mut steps) = (NOW, 0);
-    while now < NOW + days * 24 * HOUR {
+    while now < NOW + time {
         steps += 1;
         assert!(steps < 200_000, "no step makes progress: {course:?}");
         let nonce = format!("{steps:032}");
@@ -198,8 +199,8 @@ fn the_first_of_several_batches_that_exceed_the_account_is_halved_as_soon_as_a_s
     for (shards, parallelism) in
         [(&[8][..], 4), (&[8, 8], 1), (&[8, 8], 2), (&[8, 8], 4), (&[8; 5], 4), (&[8; 40], 4), (&[8; 40], 40)]
     {
-        let course = run(shards, parallelism, account(4, HOUR), 1);
-        let (_, halved) = *course.halves.first().expect("a batch is halved within a day");
+        let course = run(shards, parallelism, account(4, HOUR), HOUR);
+        let (_, halved) = *course.halves.first().expect("a batch is halved within an hour");
         // All shards are sent together once, at first.
         assert!(halved <= 27 * MINUTE, "{shards:?}, parallelism {parallelism}: {} min", halved / MINUTE);
         assert!(course.halves.iter().all(|(n, _)| *n == 8), "{course:?}");
@@ -209,14 +210,14 @@ fn the_first_of_several_batches_that_exceed_the_account_is_halved_as_soon_as_a_s
 /// A rejection is seen an hour after it.
 #[test]
 fn batches_of_a_job_that_polls_once_an_hour_are_halved_too() {
-    let course = run_as(&[8, 8], JobView { poll_period: HOUR, ..job() }, account(4, HOUR), 2);
+    let course = run_as(&[8, 8], JobView { poll_period: HOUR, ..job() }, account(4, HOUR), 2 * DAY);
     assert!(course.halves.first().is_some_and(|(_, halved)| *halved <= 8 * HOUR), "{course:?}");
 }
 
 #[test]
 fn a_half_that_still_exceeds_the_account_is_halved_after_one_more_refusal() {
     for parallelism in [1, 4] {
-        let course = run(&[16], parallelism, account(4, HOUR), 2);
+        let course = run(&[16], parallelism, account(4, HOUR), 2 * DAY);
         let [(16, first), (8, second), (8, _)] = course.halves[..] else { panic!("{course:?}") };
         assert!(second - first <= 8 * MINUTE, "{course:?}");
         assert!(course.ended.is_some_and(|ended| ended <= 6 * HOUR), "four batches of an hour each: {course:?}");
@@ -226,9 +227,9 @@ fn a_half_that_still_exceeds_the_account_is_halved_after_one_more_refusal() {
 
 #[test]
 fn a_half_whose_upload_fails_does_not_hold_up_the_other_half() {
-    let (_, halved) = run(&[8], 4, account(4, HOUR), 1).halves[0];
+    let (_, halved) = run(&[8], 4, account(4, HOUR), DAY).halves[0];
     let fails = move |step: &Step, now: i64| matches!(step, Step::Upload(key) if key.shard == 0) && now >= NOW + halved;
-    let course = run(&[8], 4, Account { fails: Box::new(fails), ..account(4, HOUR) }, 1);
+    let course = run(&[8], 4, Account { fails: Box::new(fails), ..account(4, HOUR) }, DAY);
     let other = course.sent.iter().find(|(shard, _)| *shard == 1);
     assert!(other.is_some_and(|(_, sent)| sent - halved <= 15 * MINUTE), "{course:?}");
 }
@@ -236,7 +237,7 @@ fn a_half_whose_upload_fails_does_not_hold_up_the_other_half() {
 #[test]
 fn a_batch_that_cannot_be_looked_at_does_not_hold_up_a_shard_that_was_refused_beside_it() {
     let fails = |step: &Step, now: i64| matches!(step, Step::Poll(key) if key.shard == 0) && now > NOW + MINUTE;
-    let course = run(&[4, 8], 2, Account { fails: Box::new(fails), ..account(8, 5 * HOUR) }, 1);
+    let course = run(&[4, 8], 2, Account { fails: Box::new(fails), ..account(8, 5 * HOUR) }, DAY);
     let sent: Vec<i64> = course.sent.iter().filter(|(shard, _)| *shard == 1).map(|(_, sent)| *sent).collect();
     assert!(matches!(sent[..], [_, again, ..] if again <= HOUR), "{course:?}");
     assert!(course.halves.is_empty(), "{course:?}");
@@ -245,7 +246,7 @@ fn a_batch_that_cannot_be_looked_at_does_not_hold_up_a_shard_that_was_refused_be
 /// Batches of hours, of which the account takes several at a time: waiting for one another would multiply the time.
 #[test]
 fn batches_that_the_account_takes_are_not_sent_one_by_one_for_the_refusal_of_some() {
-    let course = run(&[1; 12], 12, account(4, 5 * HOUR), 3);
+    let course = run(&[1; 12], 12, account(4, 5 * HOUR), 3 * DAY);
     let ended = course.ended.expect("an end within three days");
     assert!(course.halves.is_empty(), "{course:?}");
     assert!(ended <= 18 * HOUR, "three times four batches of five hours: {} h", ended / HOUR);
@@ -259,7 +260,7 @@ proptest! {
     fn a_job_ends_at_any_account_that_takes_one_request(
         shards in prop::collection::vec(2..9i64, 1..7), room in 2..9i64, parallelism in 1..6usize, runs in 1..300i64
     ) {
-        let course = run(&shards, parallelism, account(room, runs * MINUTE), 30);
+        let course = run(&shards, parallelism, account(room, runs * MINUTE), 30 * DAY);
         prop_assert!(course.ended.is_some(), "{course:?}");
         prop_assert!(course.halves.iter().all(|(n, _)| *n > room), "{course:?}");
     }

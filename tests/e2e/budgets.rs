@@ -108,9 +108,9 @@ async fn a_namespace_that_used_up_its_budget_waits_and_others_go_on_whatever_bec
     assert_eq!(batches(&scene).await, 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_of_a_provider_goes_with_it_once_no_job_needs_it() {
-    let mut scene = Scene::set("budget-gone", &["--batch-duration", "1h"]).await;
+/// An account with a budget, whose job has a batch at the provider, and the name of its ledger.
+async fn scene_with_a_ledger(name: &str) -> (Scene, Api<ConfigMap>, String) {
+    let mut scene = Scene::set(name, &["--batch-duration", "1h"]).await;
     let budget = "  models: [{name: '*', prices: {inputUSDPerMillion: '0', outputUSDPerMillion: '100000'}}]\n  \
                   budgets: [{period: Day, maxCostUSD: '5'}]\n";
     scene.apply(&format!("{}{budget}", scene.manifest("provider.yaml")));
@@ -119,8 +119,15 @@ async fn the_ledger_of_a_provider_goes_with_it_once_no_job_needs_it() {
     scene.wait_condition("a", "Submitted", "True", 60).await;
     let uid = scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.metadata.uid}"]);
     let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), &scene.settings.home);
-    let map_name = format!("batchjob-operator-budgets-{uid}");
-    let is_there = || async { maps.get_opt(&map_name).await.unwrap().is_some() };
+    let ledger = format!("batchjob-operator-budgets-{uid}");
+    assert!(maps.get_opt(&ledger).await.unwrap().is_some());
+    (scene, maps, ledger)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_provider_goes_with_it_once_no_job_needs_it() {
+    let (scene, maps, ledger) = scene_with_a_ledger("budget-gone").await;
+    let is_there = || async { maps.get_opt(&ledger).await.unwrap().is_some() };
     scene.kubectl(&["delete", "bprov", "llm", "--wait=false"]);
     let names_the_job = || async {
         scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.status}"]).contains("takes no new jobs").then_some(())
@@ -136,4 +143,14 @@ async fn the_ledger_of_a_provider_goes_with_it_once_no_job_needs_it() {
     };
     eventually("the provider goes", 60, is_gone).await;
     assert!(!is_there().await, "its ledger goes before it");
+}
+
+/// Nobody can reserve in it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_provider_whose_finalizer_a_person_took_away_goes_too() {
+    let (scene, maps, ledger) = scene_with_a_ledger("budget-torn").await;
+    scene.kubectl(&["delete", "bprov", "llm", "--wait=false"]);
+    scene.kubectl(&["patch", "bprov", "llm", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    eventually("its ledger goes", 60, || async { maps.get_opt(&ledger).await.unwrap().is_none().then_some(()) }).await;
+    assert_eq!(batches(&scene).await, 1);
 }

@@ -13,13 +13,13 @@
 //! the journal is one step forward. `mutants` breaks each rule of the protocol in the executor around `decide`, or in
 //! what it is shown, and the shortest way to a broken promise is found.
 //!
-//! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an
-//! object or a journal that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
-//! network for however long and arrives after its sender gave up, or twice; a gateway says that it refused it, whatever
-//! became of it; the provider has no room, or turns a batch away, as a whole or for its size; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
-//! restored, edited, suspended, told to stop or deleted, or lives in a cluster that is copied, where people have the work taken over;
-//! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
-//! emptied once the job is done, or the journal is lost before.
+//! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an object or a
+//! journal that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the network for
+//! however long and arrives after its sender gave up, or twice; a gateway says that it refused it, whatever became of it; the provider
+//! has no room, or turns a batch away, as a whole or for its size; a batch shows late in the list; a replica takes the storage for
+//! careless; the object is created again, restored, edited, suspended, told to stop or deleted, or lives in a cluster that is copied,
+//! where people have the work taken over; the input changes; the credential becomes another account's; a person answers; what lies
+//! below `_batchjob/` is emptied once the job is done, or the journal is lost before.
 //!
 //! A replica decides on its last look, which may be an older one: of the object, of the journal, or of both (`Budget::old_looks`). Steps
 //! for which production makes a fresh look ([`Step::freshness`]) are decided on one here, and all others on the old one. In
@@ -31,12 +31,12 @@
 //! Calls at the provider run beside decisions: that is explored where a scenario says so (`Protocol::beside`), with what a search
 //! or a deletion found known at any later time, or never; elsewhere a call is over before its replica decides again.
 //!
-//! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
-//! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST
-//! arrives before its sender gives up or never; a person who answers has looked. Clocks move only to moments that
-//! somebody waits for, and are one but in `clocks_further_apart_than_a_right_to_post_lasts` and `the_clock_of_a_replica_is_set`. What a replica found out
-//! and what can be found out again for nothing is forgotten between two of its effects. Left out: deletions that are
-//! let through unfinished, and what `tests/in_use.rs` and `tests/decide/` hold up.
+//! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a credential stays
+//! with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST arrives before its sender gives up
+//! or never; a person who answers has looked. Clocks move only to moments that somebody waits for, and are one but in
+//! `clocks_further_apart_than_a_right_to_post_lasts` and `the_clock_of_a_replica_is_set`. What a replica found out and what can be
+//! found out again for nothing is forgotten between two of its effects. Left out: deletions that are let through unfinished, and what
+//! `tests/in_use.rs` and `tests/decide/` hold up.
 //!
 //! `MODEL_SOAK=1` explores larger budgets. `cargo test --test model -- --nocapture` prints states, depth and seconds;
 //! `docs/states.md` says how many states there are, and a scenario that explores another number fails.

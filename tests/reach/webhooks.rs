@@ -226,7 +226,8 @@ async fn an_answer_is_judged_by_its_status_and_never_read_to_the_end() {
     let large_head =
         |status: &str| format!("HTTP/1.1 {status}\r\nx-canary: {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(2 << 20));
     let many_headers = format!("HTTP/1.1 204 No Content\r\n{}\r\n", "x-canary: 1\r\n".repeat(10_000));
-    // Ten megabytes of zeros, compressed, if it were uncompressed; it is not gzip behind its magic number, so that whoever unpacks it fails.
+    // Ten megabytes of zeros, compressed, if it were uncompressed; it is not gzip behind its magic number, so that whoever unpacks it
+    // fails.
     let bomb = [
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10000\r\n\r\n".as_slice(),
         &[0x1f, 0x8b, 8, 0],

@@ -23,8 +23,8 @@ use crate::requests::means_many;
 use crate::store::layout;
 
 /// Returns a mark of the versions of all objects that the job refers to: its provider, Secrets and certificates, and the ConfigMaps,
-/// the single object or the results of its input. The objects of an input folder or pattern are not included. A missing object is part of the mark, so
-/// that its creation changes it.
+/// the single object or the results of its input. The objects of an input folder or pattern are not included. A missing object is part
+/// of the mark, so that its creation changes it.
 ///
 /// # Errors
 /// If a version cannot be read now.

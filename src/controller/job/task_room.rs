@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::fair::{Claim, Limits, Share, Shares};
 use crate::lifecycle::Task;
 
-/// Limits of tasks that are begun, whether they wait for their turn at an account, for memory, or for an answer: each takes some 4 KiB. The
-/// tasks of one account of a namespace get about a quarter of all, so that an account that never answers leaves room to the others.
+/// Limits of tasks that are begun, whether they wait for their turn at an account, for memory, or for an answer: each takes some 4
+/// KiB. The tasks of one account of a namespace get about a quarter of all, so that an account that never answers leaves room to the
+/// others.
 pub(crate) const LIMITS: Limits = Limits { total: 4_096, per_namespace: 2_048, keeps_last_shares: true };
 
 /// Number of tasks for which each namespace has room of its own, whatever others hold: a task may wait for a server for
@@ -149,7 +150,8 @@ impl TaskRoom {
         taken
     }
 
-    /// Waits for room for one task after another, and calls `grant` when there is some. Returns at once if somebody else waits for this job.
+    /// Waits for room for one task after another, and calls `grant` when there is some. Returns at once if somebody else waits for
+    /// this job.
     pub async fn wait(&self, of: &AllRooms, claim: Claim, grant: impl Fn()) {
         if std::mem::replace(&mut self.lock().is_awaited, true) {
             return;

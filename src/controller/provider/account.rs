@@ -38,8 +38,8 @@ use crate::transport::Transport;
 const KEPT_LABELS: usize = 8 << 10;
 
 /// A provider account and its credential, as they were read. Each job at work holds one, so that it has nothing whose size a tenant
-/// decides but short texts: of the lists of the spec the names of at most 8 webhooks, and of the metadata what [`SeenMetadata`] keeps. All
-/// jobs of an account share its price list.
+/// decides but short texts: of the lists of the spec the names of at most 8 webhooks, and of the metadata what [`SeenMetadata`] keeps.
+/// All jobs of an account share its price list.
 pub(crate) struct Account {
     /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use super::{Provider, ProviderKey};
 use crate::api::{BudgetPeriod, BudgetStatus};
 use crate::money::Usd;
-use crate::telemetry::{BudgetUse, Metrics};
+use crate::telemetry::{BudgetGauges, Metrics};
 
 /// Shows the use of a provider's budgets, as its status has it.
 pub(super) fn show<P: Provider>(metrics: &Metrics, provider: &P, budgets: &[BudgetStatus]) {
@@ -14,10 +14,10 @@ pub(super) fn show<P: Provider>(metrics: &Metrics, provider: &P, budgets: &[Budg
     metrics.budgets(&namespace, &ProviderKey::of(provider).to_string(), uses);
 }
 
-fn shown(status: &BudgetStatus, of_provider: &str) -> BudgetUse {
+fn shown(status: &BudgetStatus, of_provider: &str) -> BudgetGauges {
     let usd = |amount: &str| Usd::parse(amount).unwrap_or_default();
     let (budget, spent, reserved) = (usd(&status.max_cost_usd), usd(&status.spent_usd), usd(&status.reserved_usd));
-    BudgetUse {
+    BudgetGauges {
         namespace: status.namespace.clone().unwrap_or_else(|| of_provider.into()),
         period: match status.period {
             BudgetPeriod::Day => "Day",
@@ -43,7 +43,7 @@ mod tests {
             reserved_usd: reserved.into(),
             max_cost_usd: "10.00".into(),
         };
-        let of = |namespace: &str, left: f64| BudgetUse {
+        let of = |namespace: &str, left: f64| BudgetGauges {
             namespace: namespace.into(),
             period: "Month",
             budget: 10.0,

@@ -134,9 +134,9 @@ pub(super) fn is_partial<P: Provider>(provider: &P) -> bool {
     provider.annotations().contains_key(PARTIAL)
 }
 
-/// Drops what nobody reads of a watched provider; of its status, all but whether it is `Ready`. Of its annotations, which anybody may write, a hash is kept, so that a change of
-/// them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps neither models nor notifications nor
-/// finalizers.
+/// Drops what nobody reads of a watched provider; of its status, all but whether it is `Ready`. Of its annotations, which anybody may
+/// write, a hash is kept, so that a change of them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps
+/// neither models nor notifications nor finalizers.
 fn keep_for_the_watch<P: Provider>(provider: &mut P) {
     provider.managed_fields_mut().clear();
     provider.labels_mut().clear();

@@ -53,8 +53,8 @@ impl Folder {
         self.delete_where(prefix, |_| true, None).await
     }
 
-    /// Deletes the objects below `prefix` whose names there `is_meant` selects and that `work_id` wrote, as [`Folder::delete_below`] does.
-    /// Each of them takes a look.
+    /// Deletes the objects below `prefix` whose names there `is_meant` selects and that `work_id` wrote, as [`Folder::delete_below`]
+    /// does. Each of them takes a look.
     ///
     /// # Errors
     /// As [`Folder::delete_below`].

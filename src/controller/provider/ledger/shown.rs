@@ -30,8 +30,8 @@ pub(super) fn used(status: &BudgetStatus, today: Date) -> Option<BudgetUse> {
     is_now.then(|| BudgetUse { budget, namespace: status.namespace.clone(), spent, reserved })
 }
 
-/// The budgets that this process last had for the status of a ClusterBatchProvider. Each install of the operator that looks after it has a
-/// ledger of its own. If each wrote what is in its ledger over the report of the other, they would do so for ever.
+/// The budgets that this process last had for the status of a ClusterBatchProvider. Each install of the operator that looks after it
+/// has a ledger of its own. If each wrote what is in its ledger over the report of the other, they would do so for ever.
 #[derive(Default)]
 pub(super) struct Report(Mutex<Vec<BudgetStatus>>);
 

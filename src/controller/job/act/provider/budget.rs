@@ -16,8 +16,8 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    /// Returns the name of the work in the ledger. It begins with the namespace: the id is from the journal, which its user may write, and
-    /// nobody reaches reservations of another namespace by it.
+    /// Returns the name of the work in the ledger. It begins with the namespace: the id is from the journal, which its user may write,
+    /// and nobody reaches reservations of another namespace by it.
     fn work(&self, namespace: &str) -> String {
         format!("{namespace}/{}", self.work_id)
     }

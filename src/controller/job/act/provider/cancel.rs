@@ -99,8 +99,9 @@ async fn stop(api: &dyn BatchApi, batch_id: &str, batch: &Batch) -> Result<Optio
     }
 }
 
-/// Cancels a batch without a journal. A provider that does not find it, or will never show it, ends the tries as well, because nothing but
-/// the answer to this waits for the batch. A credential that was replaced may be of another account, so a batch that is not found may run.
+/// Cancels a batch without a journal. A provider that does not find it, or will never show it, ends the tries as well, because nothing
+/// but the answer to this waits for the batch. A credential that was replaced may be of another account, so a batch that is not found
+/// may run.
 async fn stop_unjournaled(
     api: &dyn BatchApi,
     batch_id: &str,
