@@ -255,6 +255,7 @@ impl Ledger {
         self.open.insert(key.into(), wanted);
         Ok(())
     }
+
     /// Returns the revision that the journal has to exceed before it may reserve under `key`, unless `rev` exceeds it: that of the
     /// work's last settlement, or the one before that of the key's reservation.
     fn to_exceed(&self, key: &str, rev: u64) -> Option<u64> {
