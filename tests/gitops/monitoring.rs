@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use batchjob_operator::telemetry::{BudgetUse, Metrics, Names, ProviderLoad, Request, Server, Usage};
+use batchjob_operator::telemetry::{BudgetGauges, Metrics, Names, ProviderLoad, Request, Server, Usage};
 use serde_json::{Value, json};
 
 use crate::tools::{built, helm_template, kustomize, objects, read, root, said};
@@ -61,7 +61,7 @@ fn metrics() -> BTreeSet<String> {
     let (namespace, provider) = ("shop".to_string(), "BatchProvider/llm".to_string());
     let names = Names { namespace: namespace.clone(), provider: provider.clone(), model: "gpt".into() };
     metrics.used(&names, Usage { cost_and_saved_usd: Some((1.0, 1.0)), ..Usage::default() });
-    let budget = BudgetUse { namespace: namespace.clone(), period: "Day", budget: 10.0, spent: 1.0, left: 9.0 };
+    let budget = BudgetGauges { namespace: namespace.clone(), period: "Day", budget: 10.0, spent: 1.0, left: 9.0 };
     metrics.budgets(&namespace, &provider, vec![budget]);
     let load = ProviderLoad { namespace, provider, batches: 1, requests: 10, tokens: 100, seconds_without_progress: 1 };
     metrics.count_loads(move || vec![load.clone()]);
