@@ -150,7 +150,10 @@ mod tests {
         let metrics = Metrics::default();
         let one = Usage { requests: [1; 5], tokens: [1; 5], cost_and_saved_usd: Some((1.0, 1.0)) };
         (0..10_000).for_each(|n| metrics.used(&names("greedy", &format!("m{n}")), one));
-        assert_eq!(sum(&metrics.text().unwrap(), "batchjob_cost_usd_total{"), 10_000.0);
+        let text = metrics.text().unwrap();
+        assert_eq!(sum(&text, "batchjob_cost_usd_total{"), 10_000.0);
+        let of_greedy = text.lines().filter(|line| line.starts_with("batchjob_cost_usd_total{")).count();
+        assert_eq!(of_greedy, 16, "the last of them has the sum of what found no room");
         (0..1_000).for_each(|n| (0..3).for_each(|m| metrics.used(&names(&format!("n{n}"), &format!("m{m}")), one)));
         let text = metrics.text().unwrap();
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
