@@ -152,6 +152,7 @@ echo
 follow 120 eval '[ -n "$(kubectl get bjob -l team=support -o jsonpath="{.items[*].status.estimatedCompletionTime}")" ]'
 say "A start while its batch runs: when it is expected to be done, by the batches before it"
 show 'kubectl get bjob -o wide'
+echo
 runs() { kubectl get bjob -l team=support --field-selector status.outcome!= --sort-by=.metadata.creationTimestamp "$@"; }
 follow 180 eval '[ "$(runs --no-headers | wc -l)" -ge 2 ]'
 show "kubectl patch cbjob open-tickets --type=merge -p '{\"spec\": {\"suspend\": true}}'"
