@@ -85,6 +85,30 @@ fn a_plan_that_is_approved_stays_as_it_was_and_one_that_is_not_follows_what_was_
     }
 }
 
+/// A thousand jobs wait, and each one that ends teaches something.
+#[test]
+fn what_other_jobs_teach_changes_the_estimate_of_a_waiting_job_only_if_it_matters() {
+    let taught = |text_bytes, output_tokens| {
+        let tokens = LearnedTokens { text_bytes, input_tokens: 1_000_000, answers: 10_000, output_tokens };
+        let models = [ModelStatus { name: "gpt-5-mini".into(), tokens, ..ModelStatus::default() }].into();
+        Some(ProviderView { models, ..account() })
+    };
+    let of = |status: &BatchJobStatus| (status.estimate.clone(), status.cost.clone(), status.display.clone());
+    let journal = planned(10_000, None);
+    let before =
+        status(&JobView { provider: taught(4_000_000, 100_000), ..fresh(false) }, &journal, &Default::default());
+    let after = |suspend, provider| of(&status(&JobView { provider, ..fresh(suspend) }, &journal, &before));
+    assert_eq!(after(false, taught(4_400_000, 95_000)), of(&before), "a tenth less");
+    assert_ne!(after(true, taught(4_400_000, 95_000)), of(&before), "a person is to approve it");
+    for (provider, what) in [
+        (taught(6_000_000, 100_000), "a third less input"),
+        (taught(4_000_000, 150_000), "half as much output again"),
+        (taught(4_000_000, 100_000).map(|known| ProviderView { prices: Default::default(), ..known }), "no prices"),
+    ] {
+        assert_ne!(after(false, provider), of(&before), "{what}");
+    }
+}
+
 #[test]
 fn the_advice_to_call_in_real_time_comes_with_the_plan_and_once() {
     let job = fresh(false);
