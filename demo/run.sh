@@ -150,7 +150,7 @@ say "The schedule: two of its starts, a minute apart"
 show 'kubectl get cbjob -o wide'
 echo
 follow 120 eval '[ -n "$(kubectl get bjob -l team=support -o jsonpath="{.items[*].status.estimatedCompletionTime}")" ]'
-say "A start while its batch runs: when it is expected to be done, by the batches before it"
+say "A start of the schedule while its batch runs. ETA is the time by which it is expected to be done"
 show 'kubectl get bjob -o wide'
 echo
 runs() { kubectl get bjob -l team=support --field-selector status.outcome!= --sort-by=.metadata.creationTimestamp "$@"; }

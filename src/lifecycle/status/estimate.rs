@@ -7,7 +7,7 @@ use crate::lifecycle::observed::Observed;
 use crate::lifecycle::plan_forecast::{PlanForecast, forecast, real_time_tip};
 use crate::money::Usd;
 
-/// An estimate is close to another one if they differ by no more than one part in so many.
+/// Two estimates are close if they differ by at most a fifth, one part in this many.
 const CLOSE: i64 = 5;
 
 /// The cost that is expected, and the most that it can be.
@@ -23,8 +23,8 @@ pub(super) fn show(
     let now = forecast(o.job, journal.plan.as_ref()?).map(|forecast| of(&forecast));
     let is_same_work = old.work.as_ref().is_some_and(|work| work.id == journal.work_id);
     let before = old.estimate.clone().filter(|_| is_same_work).map(|estimate| (estimate, spending::expected(old)));
-    // Once money is at stake, the estimate stays as it was approved. Before, what other jobs teach changes it if that matters: their
-    // ends must not write the status of every job that waits.
+    // Once money is at stake, the estimate stays as it was approved. Before that, experience with other jobs has to make a difference:
+    // the end of each of them would write the status of every job that waits.
     let stays = |before: &(PlanEstimate, Costs)| {
         journal.has_intents() || !o.job.suspend && now.as_ref().is_some_and(|now| is_close(before, now))
     };
